@@ -1,0 +1,58 @@
+# Everything a person or CI does, by name. `make run` and `make test` set up a fresh machine by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := espeak piper
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
+  --python-version 3.11 --exclude-newer $$(date -u -d '7 days ago' +%Y-%m-%d) \
+  $(EXTRAS:%=--extra %) --group build pyproject.toml
+
+.PHONY: run test test-slow check format bench docs lock clean system-packages
+
+run: .venv/installed
+	$(BIN)/corsac serve
+
+test: .venv/tested system-packages
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/tested system-packages
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/tested
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: .venv/tested
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+bench: .venv/tested
+	$(BIN)/python -m benchmarks
+
+docs: .venv/tested
+	$(BIN)/python -m corsac.cli.reference docs/reference
+
+# One command refreshes the locks: hashes of everything, nothing younger than a week.
+lock:
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(COMPILE) -o requirements.lock
+	$(COMPILE) --group dev -o requirements-dev.lock
+
+system-packages:
+	@sh tests/system-packages.sh
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/tested: requirements-dev.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

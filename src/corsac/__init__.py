@@ -1,0 +1,1 @@
+"""Corsac: one self-hosted AI backend."""

@@ -1,0 +1,26 @@
+"""What can be set about speech."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from corsac.api.tts.formats import AudioFormat
+from corsac.core.config_store import ServiceConfigModel
+
+
+class TTSConfigModel(ServiceConfigModel):
+    """Settings of the service `tts`."""
+
+    language: str = Field(
+        "en",
+        pattern=r"^[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8})*$",
+        description="BCP 47 tag spoken where a text does not tell.",
+    )
+    format: AudioFormat = Field("wav", description="Audio format where a request names none.")
+    quality: Literal["off", "signal"] = Field(
+        "signal", description="What is measured where a request does not say: nothing, or the signal."
+    )
+    max_text_chars: int = Field(5000, ge=1, le=100_000, description="Characters in one request's text.")
+    max_synthesis_s: float = Field(60.0, ge=1, le=600, description="Seconds that one synthesis may take.")

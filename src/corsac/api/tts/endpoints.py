@@ -1,0 +1,103 @@
+"""The HTTP face of speech."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path, Query
+from starlette.responses import FileResponse, Response
+
+from corsac.api.tts.config import TTSConfigModel
+from corsac.api.tts.schemas import AudioView, SynthesisRequest, SynthesisResult, VoiceView
+from corsac.api.tts.service import (
+    AudioUnusable,
+    EngineUnknown,
+    LanguageNotSpoken,
+    SsmlRejected,
+    TextNotSpeakable,
+    TextTooLong,
+    TTSServiceManager,
+    VoiceUnknown,
+)
+from corsac.core.base_router import BaseServiceRouter, delete, get, post
+from corsac.core.call import Call
+from corsac.core.config_mixin import ConfigEndpointMixin
+from corsac.core.exceptions import (
+    CircuitOpen,
+    EngineUnavailable,
+    InvalidCursor,
+    InvalidFormat,
+    InvalidId,
+    StorageFull,
+    WorkerCrashed,
+    WorkerOutOfMemory,
+)
+from corsac.core.http.download import download
+from corsac.core.paging import Page, PageCursor, PageLimit
+from corsac.core.router_mixins import RateLimitingMixin
+from corsac.core.validation import refused_as
+
+AudioId = Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,64}$"), refused_as(InvalidId)]
+ENGINE_ERRORS = (EngineUnavailable, WorkerCrashed, WorkerOutOfMemory, CircuitOpen)
+REQUEST_ERRORS = (
+    TextNotSpeakable,
+    TextTooLong,
+    SsmlRejected,
+    VoiceUnknown,
+    LanguageNotSpoken,
+    EngineUnknown,
+    InvalidFormat,
+    AudioUnusable,
+    StorageFull,
+)
+
+
+class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter[TTSServiceManager]):
+    """Speech from text, with measured quality."""
+
+    service_name = "tts"
+    config_model = TTSConfigModel
+
+    @post(
+        "/synthesize",
+        per_minute=60,
+        raises=REQUEST_ERRORS + ENGINE_ERRORS,
+        produces=("application/json", "audio/*"),
+    )
+    async def synthesize(self, body: SynthesisRequest, call: Call) -> SynthesisResult | FileResponse:
+        """Speak one text.
+
+        The answer describes the audio and where it is; with `Accept: audio/*` it is the audio itself.
+        """
+        result = await self.manager.synthesize(body, call)
+        if call.media_type == "audio/*":
+            artifact = await self.manager.audio(result.id, call)
+            return download(artifact, location=result.url, served_by=result.served_by)
+        return result
+
+    @get("/voices", raises=(EngineUnavailable, InvalidCursor))
+    async def voices(
+        self,
+        language: Annotated[str, Query(max_length=35, description="BCP 47 tag or its beginning.")] = "",
+        engine: Annotated[str, Query(max_length=64)] = "",
+        limit: PageLimit = 200,
+        cursor: PageCursor = "",
+    ) -> Page[VoiceView]:
+        """The voices that can be spoken now."""
+        return await self.manager.voices(language, engine, limit, cursor)
+
+    @get("/audio", raises=(InvalidCursor,))
+    async def list_audio(self, call: Call, limit: PageLimit = 50, cursor: PageCursor = "") -> Page[AudioView]:
+        """The caller's generated audio, newest first."""
+        return await self.manager.list_audio(call, limit, cursor)
+
+    @get("/audio/{audio_id}", produces=("audio/*",))
+    async def audio(self, audio_id: AudioId, call: Call) -> FileResponse:
+        """A generated audio file."""
+        return download(await self.manager.audio(audio_id, call))
+
+    @delete("/audio/{audio_id}", status=204)
+    async def delete_audio(self, audio_id: AudioId, call: Call) -> Response:
+        """Delete a generated audio file."""
+        await self.manager.delete_audio(audio_id, call)
+        return Response(status_code=204)

@@ -1,0 +1,5 @@
+"""`python -m corsac.cli` is `corsac`."""
+
+from corsac.cli import main
+
+main()

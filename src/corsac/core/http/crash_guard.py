@@ -1,0 +1,149 @@
+"""The outermost layer: mints the request's call, renders every error, and never lets an exception out."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from corsac.core.call import CURRENT_CALL, Call
+from corsac.core.exceptions import CorsacError, InternalError, ShuttingDown
+from corsac.core.http.problem import problem_bytes, problem_headers
+
+if TYPE_CHECKING:
+    from corsac.core.logging_config import Logger
+
+CALL = "corsac.call"
+"""Key of the `Call` in the ASGI scope."""
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+EXEMPT_WHILE_DRAINING = frozenset({"/livez", "/readyz", "/startupz"})
+
+
+class OpenStreams:
+    """The answers that are being streamed right now, and the word that ends them.
+
+    The server waits for ordinary answers when it drains, and ends these.
+    """
+
+    def __init__(self) -> None:
+        self.open: set[object] = set()
+        self.ending = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self.open)
+
+
+class CrashGuard:
+    """Answers every failure in problem form. A body that was cut looks cut: its last chunk is never sent.
+
+    Args:
+        app: The layers below.
+        logger: Gets what nobody below has caught.
+        streams: Learns which answers are streamed.
+        draining: Whether new work is refused because the server is shutting down.
+        headers: Response headers of every answer.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        logger: Logger,
+        streams: OpenStreams,
+        draining: Callable[[], bool],
+        headers: list[tuple[bytes, bytes]],
+    ) -> None:
+        self.app = app
+        self.logger = logger
+        self.streams = streams
+        self.draining = draining
+        self.headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        call = self._call_of(scope)
+        scope[CALL] = call
+        token = CURRENT_CALL.set(call)
+        answer = _Answer(scope, call, self, send)
+        try:
+            if self.draining() and scope["path"] not in EXEMPT_WHILE_DRAINING:
+                raise ShuttingDown(retry_after_s=5, headers={"Connection": "close"})
+            await self.app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            # The client left, or the server is ending: this is the request's outermost frame, and nobody waits.
+            return
+        except CorsacError as error:
+            await answer.fail(error)
+        except Exception:
+            self.logger.exception("request crashed", request_id=call.request_id)
+            await answer.fail(InternalError())
+        finally:
+            self.streams.open.discard(answer)
+            CURRENT_CALL.reset(token)
+
+    def _call_of(self, scope: Scope) -> Call:
+        request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        known = REQUEST_ID.fullmatch(request_id)
+        client = scope.get("client")
+        return Call(request_id.decode() if known else uuid4().hex, peer=client[0] if client else "unknown")
+
+
+class _Answer:
+    """One answer on its way out."""
+
+    __slots__ = ("call", "guard", "scope", "send_raw", "started", "streaming")
+
+    def __init__(self, scope: Scope, call: Call, guard: CrashGuard, send: Send) -> None:
+        self.scope, self.call, self.guard, self.send_raw = scope, call, guard, send
+        self.started = self.streaming = False
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start" or kind == "websocket.http.response.start":
+            self.started = True
+            self.call.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.call.request_id.encode()),
+                *self.guard.headers,
+                *self.call.headers,
+            ]
+        elif kind == "http.response.body":
+            self.call.sent_bytes += len(message.get("body", b""))
+            if message.get("more_body"):
+                if not self.streaming:
+                    self.streaming = True
+                    self.guard.streams.open.add(self)
+                await self.send_raw(message)
+                # Sending to a client that left returns at once: a producer that never waits would hold the loop.
+                await asyncio.sleep(0)
+                return
+        elif kind == "websocket.accept":
+            self.started = True
+        await self.send_raw(message)
+
+    async def fail(self, error: CorsacError) -> None:
+        call = self.call
+        if self.started:
+            # Half an answer is out and nothing true can be added; returning here leaves it visibly cut.
+            if self.scope["type"] == "websocket":
+                await self.send_raw({"type": "websocket.close", "code": 1011, "reason": error.reason})
+            return
+        body = problem_bytes(error, call.request_id, call.service, call.operation)
+        prefix = "http" if self.scope["type"] == "http" else "websocket.http"
+        start = {
+            "type": f"{prefix}.response.start",
+            "status": error.status,
+            "headers": problem_headers(error, body),
+        }
+        await self.send(start)
+        await self.send({"type": f"{prefix}.response.body", "body": b"" if self._is_head() else body})
+
+    def _is_head(self) -> bool:
+        return bool(self.scope.get("method") == "HEAD")

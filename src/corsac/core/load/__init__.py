@@ -1,0 +1,1 @@
+"""What keeps a loaded server polite: rate limits and, where they are needed, caches and balancers."""

@@ -1,0 +1,161 @@
+"""Starts parts in order, tries the not-ready again, and restarts what falls ill."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from corsac.core.service import Broken, NotReady, Refused
+from corsac.core.service_registry import SERVICE, WORKING, Entry, FailureKind, ServiceRegistry, State
+from corsac.core.service_shutdown import stop_part
+
+if TYPE_CHECKING:
+    from corsac.core.logging_config import Logger
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+MAX_RESTARTS = 5  # in a row, without a success between them
+
+
+class ServiceInitializer:
+    """Brings parts to life.
+
+    Args:
+        registry: The parts.
+        logger: Gets one line for each start and failure.
+        start_timeout_s: Seconds that one start may take.
+        sleep: Waits; replaced in tests.
+        jitter: A number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        registry: ServiceRegistry,
+        logger: Logger,
+        *,
+        start_timeout_s: float = 60.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.registry = registry
+        self.logger = logger
+        self.start_timeout_s = start_timeout_s
+        self.sleep = sleep
+        self.jitter = jitter
+        self._starts: dict[str, asyncio.Task[None]] = {}
+
+    async def start_all(self) -> None:
+        """Start every part, independent ones side by side; returns when each service has been tried once.
+
+        Engines go on starting in the background: a service works without them as far as it can.
+
+        Raises:
+            DependencyCycle: The parts need each other in a circle.
+        """
+        for entry in self.registry.start_order():
+            self.begin(entry.name)
+        services = [self._starts[each.name] for each in self.registry if each.kind == SERVICE]
+        await asyncio.gather(*services)
+
+    def begin(self, name: str) -> asyncio.Task[None]:
+        """Start one part in the background; a start under way is not begun twice.
+
+        Raises:
+            ServiceNotFound: No such part.
+        """
+        entry = self.registry.get(name)
+        running = self._starts.get(name)
+        if running is not None and not running.done():
+            return running
+        self.registry.move(entry, State.STARTING)
+        task = self._starts[name] = asyncio.create_task(self._first_start(entry), name=f"start {name}")
+        return task
+
+    async def restart(self, name: str) -> None:
+        """Stop one part and start it again."""
+        entry = self.registry.get(name)
+        await self.cancel(name)
+        if entry.state in WORKING:
+            await self.stop(name)
+        await self.begin(name)
+
+    async def stop(self, name: str) -> None:
+        """Stop one part. Others that need it are not asked; see `ServiceRegistry.check_stoppable`."""
+        entry = self.registry.get(name)
+        await self.cancel(name)
+        self.registry.move(entry, State.DRAINING)
+        await stop_part(entry, self.logger)
+        self.registry.move(entry, State.STOPPED)
+
+    async def cancel(self, name: str) -> None:
+        """End a start, or the wait for the next try."""
+        task = self._starts.pop(name, None)
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End all starts under way."""
+        for name in list(self._starts):
+            await self.cancel(name)
+
+    async def revive(self, name: str) -> None:
+        """Restart a part whose check failed, unless that was tried too often in a row."""
+        entry = self.registry.get(name)
+        if entry.state not in WORKING or entry.attempts >= MAX_RESTARTS:
+            return
+        attempts = entry.attempts + 1
+        self.logger.warning("restarting an ill part", part=name, attempt=attempts)
+        await self.restart(name)
+        entry.attempts = attempts
+
+    async def _first_start(self, entry: Entry) -> None:
+        """Try once; what is not ready is tried again by a task of its own."""
+        await asyncio.gather(*(self._starts[each] for each in entry.requires if each in self._starts))
+        if not await self._try(entry):
+            self._starts[entry.name] = asyncio.create_task(self._try_again(entry), name=f"retry {entry.name}")
+
+    async def _try_again(self, entry: Entry) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            await self.sleep(pause * (0.5 + self.jitter() / 2))
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+            if await self._try(entry):
+                return
+
+    async def _try(self, entry: Entry) -> bool:
+        """One start. False: try again later."""
+        entry.attempts += 1
+        try:
+            async with asyncio.timeout(self.start_timeout_s):
+                await entry.part.start()
+        except NotReady as failure:
+            self._failed(entry, failure, "not_ready")
+            return False
+        except TimeoutError:
+            self._failed(
+                entry, NotReady(f"It did not start within {self.start_timeout_s:.0f} s."), "not_ready"
+            )
+            return False
+        except Refused as failure:
+            self._failed(entry, failure, "refused")
+        except Broken as failure:
+            self._failed(entry, failure, "broken")
+        except Exception as error:
+            self.logger.error("start crashed", part=entry.name, exc_info=error)
+            self._failed(
+                entry,
+                Broken(f"It crashed while starting ({type(error).__name__}); the log has more."),
+                "broken",
+            )
+        else:
+            self.registry.move(entry, State.READY)
+            self.logger.info("started", part=entry.name)
+        return True
+
+    def _failed(self, entry: Entry, failure: NotReady | Refused | Broken, kind: FailureKind) -> None:
+        self.registry.move(entry, State.FAILED, failure, kind)
+        log = self.logger.info if kind == "refused" else self.logger.warning
+        log("did not start", part=entry.name, failure=kind, detail=failure.detail, hint=failure.hint)

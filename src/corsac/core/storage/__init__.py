@@ -1,0 +1,1 @@
+"""One data directory: the one writer, atomic files, migrations and the lock."""

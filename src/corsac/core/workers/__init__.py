@@ -1,0 +1,1 @@
+"""Supervised child processes for native code that can crash, hang or grow."""

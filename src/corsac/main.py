@@ -1,0 +1,486 @@
+"""The composition root: the only module that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.types import ASGIApp
+
+from corsac.api.system.documentation import DocumentationRouter
+from corsac.api.system.health import HealthRouter, Readiness
+from corsac.api.system.identity import IdentityRouter
+from corsac.api.system.logs import LogsRouter
+from corsac.api.system.registry import RegistryRouter
+from corsac.core.base_router import BaseRouter
+from corsac.core.config_file import ConfigFile
+from corsac.core.config_store import ConfigStore
+from corsac.core.error_handler import ServiceErrorHandler
+from corsac.core.exceptions import CorsacError, StartRefused
+from corsac.core.health_checks import STORAGE, Check, HealthMonitor
+from corsac.core.http.authentication import AuthenticationLayer
+from corsac.core.http.crash_guard import CrashGuard, OpenStreams
+from corsac.core.http.gate import scopes_of
+from corsac.core.http.openapi import openapi_document
+from corsac.core.http.limits import ProtocolLimits
+from corsac.core.http.server import serve
+from corsac.core.identity import OWNER, Identity
+from corsac.core.load.rate_limiter import RateLimiter, per_minute
+from corsac.core.log_store import LogStore
+from corsac.core.logging_config import Logger, LogSink, configure_logging, get_api_logger, get_service_logger
+from corsac.core.logging_middleware import LoggingMiddleware
+from corsac.core.metrics import Metrics
+from corsac.core.paging import CursorSigner
+from corsac.core.plugins import ENGINES, SERVICES, Plugin, PluginView, discover
+from corsac.core.redaction import SecretRedactor
+from corsac.core.service import EngineContext, Part, ServiceContext, ServiceSpec
+from corsac.core.service_initializers import ServiceInitializer
+from corsac.core.service_registry import SERVICE, Entry, ServiceRegistry
+from corsac.core.service_shutdown import stop_all
+from corsac.core.storage.artifacts import ArtifactStore
+from corsac.core.storage.database import Database
+from corsac.core.storage.lock import DataDirectory
+from corsac.middleware.input_validation_middleware import InputValidationMiddleware
+from corsac.middleware.rate_limiting import RateLimitingMiddleware
+from corsac.models.catalog import Catalog
+from corsac.models.index_source import IndexSource
+from corsac.models.store import ModelStore, PullProgress
+from corsac.security.security_middleware import RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
+from corsac.settings import Settings, service_environment
+
+STARTER_MODELS = {"none": (), "speech": ("piper:en_US-joe-medium",)}
+HEALTH_ROUND_S = 15.0
+SWEEP_ROUND_S = 3600.0
+FREE_BYTES = 1 << 30
+DESCRIPTION = (
+    "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
+)
+
+
+class Application(FastAPI):
+    """FastAPI with our layers instead of its middleware: every exception comes out at the crash guard, unrendered.
+
+    Args:
+        layers: From the outermost in; each takes the app below it.
+    """
+
+    def __init__(self, layers: Sequence[Callable[[ASGIApp], ASGIApp]], **options: Any) -> None:
+        super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, **options)
+        self.layers = layers
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Our layers around the router."""
+        app: ASGIApp = AsyncExitStackMiddleware(self.router)
+        for layer in reversed(self.layers):
+            app = layer(app)
+        return app
+
+
+@dataclass(slots=True)
+class Corsac:
+    """One server, put together by `assemble`.
+
+    Args:
+        settings: From outside.
+        directory: Everything that is kept.
+        log_sink: Where log lines go.
+        log_store: The recent ones.
+        configs: The services' configurations by name.
+        plugins: Where services and engines came from.
+        routers: What will be mounted.
+    """
+
+    settings: Settings
+    directory: DataDirectory
+    log_sink: LogSink
+    log_store: LogStore
+    metrics: Metrics
+    database: Database
+    identity: Identity
+    limiter: RateLimiter
+    registry: ServiceRegistry
+    health: HealthMonitor
+    initializer: ServiceInitializer
+    artifacts: ArtifactStore
+    models: ModelStore
+    config_file: ConfigFile
+    log: Logger
+    readiness: Readiness = field(default_factory=Readiness)
+    streams: OpenStreams = field(default_factory=OpenStreams)
+    configs: dict[str, ConfigStore[Any]] = field(default_factory=dict)
+    plugins: list[PluginView] = field(default_factory=list)
+    routers: list[BaseRouter] = field(default_factory=list)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def take_in(self, plugins: Sequence[Plugin]) -> None:
+        """Register services and engines; one that fails is named, and everything else stands."""
+        contents = self.config_file.read()
+        for plugin in plugins:
+            view = plugin.view
+            if view.error is None:
+                try:
+                    if view.group == SERVICES:
+                        self._add_service(plugin.loaded, contents.services.get(view.name, {}))
+                    else:
+                        kind = view.group.removeprefix(ENGINES)
+                        self._add_engine(
+                            kind, view.name, plugin.loaded, contents.engines.get(kind, {}).get(view.name, {})
+                        )
+                except StartRefused:
+                    raise
+                except Exception as error:
+                    self.log.error("plugin failed", group=view.group, plugin=view.name, exc_info=error)
+                    view = view.model_copy(update={"error": f"{type(error).__name__}: {error}"})
+            else:
+                self.log.error(
+                    "plugin did not load", group=view.group, plugin=view.name, traceback=view.error
+                )
+            self.plugins.append(view)
+
+    def _add_engine(
+        self, kind: str, name: str, engine: Callable[[EngineContext], Part], options: Mapping[str, Any]
+    ) -> None:
+        context = EngineContext(name, get_service_logger(f"{kind}:{name}"), self.models, options)
+        self.registry.register(Entry(f"{kind}:{name}", kind, engine(context)))
+
+    def _add_service(self, spec: ServiceSpec, file_values: Mapping[str, Any]) -> None:
+        logger = get_service_logger(spec.name)
+        config = ConfigStore(
+            spec.name,
+            spec.config,
+            file_values=file_values,
+            environment=service_environment(spec.name),
+            database=self.database,
+            logger=logger,
+        )
+        context = ServiceContext(
+            name=spec.name,
+            config=config,
+            registry=self.registry,
+            artifacts=self.artifacts,
+            errors=ServiceErrorHandler(spec.name, logger, self.metrics),
+            limiter=self.limiter,
+            health=self.health,
+            cursors=CursorSigner(secrets.token_bytes(32)),
+            logger=logger,
+        )
+        manager = spec.manager(context)
+        router = spec.router(manager, context)
+        self.registry.register(Entry(spec.name, SERVICE, manager, spec.requires))
+        self.configs[spec.name] = config
+        self.routers.append(router)
+
+    def application(self) -> Application:
+        """The ASGI application, with all routers mounted."""
+        errors, release = ServiceErrorHandler("server", self.log, self.metrics), version("corsac")
+        http_log = get_api_logger("http")
+        layers: list[Callable[[ASGIApp], ASGIApp]] = [
+            partial(
+                CrashGuard,
+                logger=http_log,
+                streams=self.streams,
+                draining=lambda: self.readiness.draining,
+                headers=RESPONSE_HEADERS,
+            ),
+            partial(LoggingMiddleware, logger=http_log, metrics=self.metrics, errors=errors),
+            partial(SecurityMiddleware, policy=self._origin_policy()),
+            InputValidationMiddleware,
+            partial(
+                AuthenticationLayer,
+                identity=self.identity,
+                everybody_is=None if self.settings.auth else OWNER,
+            ),
+            partial(
+                RateLimitingMiddleware,
+                limiter=self.limiter,
+                limit=per_minute(self.settings.requests_per_minute),
+            ),
+        ]
+        app = Application(layers, lifespan=self.lifespan, title="Corsac", version=release)
+        # Services first: they are asked most, and routes are tried in order.
+        routers = [
+            *self.routers,
+            HealthRouter(
+                errors, self.limiter, monitor=self.health, readiness=self.readiness, metrics=self.metrics
+            ),
+            RegistryRouter(
+                errors,
+                self.limiter,
+                registry=self.registry,
+                initializer=self.initializer,
+                plugins=self.plugins,
+            ),
+            IdentityRouter(errors, self.limiter, identity=self.identity, scopes=scopes_of(self.configs)),
+            LogsRouter(errors, self.limiter, store=self.log_store, sink=self.log_sink),
+            DocumentationRouter(
+                errors,
+                self.limiter,
+                openapi=lambda: openapi_document("Corsac", release, DESCRIPTION, app.routes),
+                version=release,
+            ),
+        ]
+        for router in routers:
+            app.router.routes.extend(router.routes())
+        return app
+
+    def _origin_policy(self) -> OriginPolicy:
+        host = self.settings.host
+        names = [f"[{host}]" if ":" in host else host, *self.settings.allowed_hosts]
+        return OriginPolicy.of(names, self.settings.cors_origins)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Everything from opening the database to closing the log."""
+        try:
+            await self._start()
+            yield
+        finally:
+            self.drain()
+            for task in self.background:
+                task.cancel()
+            await asyncio.gather(*self.background, return_exceptions=True)
+            await self.initializer.close()
+            await stop_all(self.registry, self.log)
+            await self.database.close()
+            self.directory.withdraw()
+            self.log_sink.close()
+
+    async def _start(self) -> None:
+        await self.database.open()
+        await self.identity.load()
+        for config in self.configs.values():
+            await config.load()
+        await self.artifacts.sweep()
+        await self.initializer.start_all()
+        self.readiness.started = True
+        self._in_background(self.config_file.watch(self.configs), "watch corsac.toml")
+        self._in_background(self._pull_starter_models(), "pull starter models")
+        self._in_background(self._every(HEALTH_ROUND_S, self._revive_the_ill), "watch health")
+        self._in_background(self._every(SWEEP_ROUND_S, self.artifacts.sweep), "sweep files")
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self.log.error("background work crashed", work=name, exc_info=error)
+
+        self.background.add(asyncio.create_task(guarded(), name=name))
+
+    async def _every(self, pause_s: float, work: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await work()
+            except Exception as error:
+                self.log.error("a round of background work failed", exc_info=error)
+
+    async def _revive_the_ill(self) -> None:
+        for name in await self.health.ill():
+            await self.initializer.revive(name)
+
+    async def _pull_starter_models(self) -> None:
+        for name in STARTER_MODELS[self.settings.starter]:
+            if self.models.status(name).state != "present":
+                await self._pull(name)
+
+    async def _pull(self, name: str) -> None:
+        shown = -1
+
+        def show(progress: PullProgress) -> None:
+            nonlocal shown
+            tenth = int(10 * progress.bytes_done / progress.bytes_total)
+            if tenth > shown:
+                shown = tenth
+                self.log.info("pulling", model=name, percent=tenth * 10, mb=round(progress.bytes_total / 1e6))
+
+        try:
+            await self.models.pull(name, show)
+        except CorsacError as error:
+            self.log.warning(
+                "pull failed", model=name, reason=error.reason, detail=error.detail, hint=error.hint
+            )
+            return
+        self.log.info("pulled", model=name)
+        for entry in self.registry:
+            if entry.failure == "refused":  # what waited for a person may have waited for this
+                self.initializer.begin(entry.name)
+
+    async def check_storage(self) -> Sequence[Check]:
+        """Whether the database works, the disk has room, and the configuration file was taken."""
+        usage = await asyncio.to_thread(shutil.disk_usage, self.directory.root)
+        kept = await self.artifacts.usage()
+        rejection = self.config_file.rejection
+        return [
+            Check(
+                "storage:database",
+                "pass" if self.database.healthy else "fail",
+                output=None if self.database.healthy else "The last commit failed.",
+            ),
+            Check("storage:free", "pass" if usage.free > FREE_BYTES else "warn", float(usage.free), "bytes"),
+            *(Check(f"storage:{kind}", "pass", float(size), "bytes") for kind, size in kept.items()),
+            Check(
+                "storage:log-lines-lost",
+                "warn" if self.log_sink.dropped else "pass",
+                float(self.log_sink.dropped),
+                "lines",
+            ),
+            Check(
+                "config:file", "warn" if rejection else "pass", output=rejection.detail if rejection else None
+            ),
+        ]
+
+    def listening(self, address: tuple[str, int]) -> None:
+        """Tell people and the command line where the server is."""
+        host, port = address[0], address[1]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.directory.announce(url, self.identity.token)
+        self.greet(url)
+
+    def greet(self, url: str) -> None:
+        """Print the address on the terminal; it carries a ticket, so it goes into no log."""
+        lines = [
+            f"Corsac is listening on {url}",
+            f"  browser: {url}/docs#ticket={self.identity.issue_ticket()}",
+        ]
+        if self.identity.token_is_new:
+            lines.append(f"  token:   {self.identity.token}  (kept in {self.directory.token})")
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    def drain(self) -> None:
+        """Take no new work."""
+        self.readiness.draining = True
+
+    def reload(self) -> None:
+        """Read corsac.toml again."""
+        self._in_background(self._reload(), "reload corsac.toml")
+
+    async def _reload(self) -> None:
+        await self.config_file.reload(self.configs)
+
+
+def assemble(settings: Settings) -> Corsac:
+    """All parts of a server, wired and not started. Touches nothing but log files and what settings come from.
+
+    Raises:
+        StartRefused: The settings contradict each other, or a file of the data directory is broken.
+    """
+    check_exposure(settings)
+    redactor, metrics, registry = SecretRedactor(), Metrics(), ServiceRegistry()
+    directory = DataDirectory(settings.data_directory)
+    directory.create()
+    store = LogStore(registry=metrics.registry)
+    sink = configure_logging(
+        level=settings.log_level,
+        json=settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty()),
+        directory=directory.logs,
+        store=store,
+        secrets=redactor,
+    )
+    log = get_service_logger("server")
+    database = Database(directory.database, logger=log)
+    corsac = Corsac(
+        settings=settings,
+        directory=directory,
+        log_store=store,
+        log_sink=sink,
+        metrics=metrics,
+        log=log,
+        database=database,
+        identity=Identity(directory.token, database, redactor),
+        limiter=RateLimiter(),
+        registry=registry,
+        health=HealthMonitor(registry, metrics, log),
+        initializer=ServiceInitializer(registry, log),
+        artifacts=ArtifactStore(
+            directory.files,
+            database,
+            logger=log,
+            max_age_s=settings.retention_days * 86_400,
+            max_bytes=int(settings.retention_gib * 2**30),
+        ),
+        models=model_store(directory, log),
+        config_file=ConfigFile(settings.config_file, logger=log),
+    )
+    corsac.health.add_source(STORAGE, corsac.check_storage)
+    corsac.take_in(discover())
+    return corsac
+
+
+def model_store(directory: DataDirectory, logger: Logger) -> ModelStore:
+    """The pulled models of a data directory; the command line uses it without a server."""
+    catalog = Catalog.load(directory.root / "catalog.d")
+    return ModelStore(
+        directory.models, catalog, {"index": IndexSource(logger)}, logger=logger
+    )
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises StartRefused where the server would listen to a network without asking who is there."""
+    if settings.auth or is_loopback(settings.host):
+        return
+    raise StartRefused(
+        f"Listening on {settings.host} without authentication would let anybody on the network use this server.",
+        hint="Leave CORSAC_AUTH on, or set CORSAC_HOST=127.0.0.1.",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def create_app(settings: Settings) -> Application:
+    """The ASGI application of a server with these settings; it starts and stops with its lifespan.
+
+    Raises:
+        StartRefused: The settings contradict each other, or a file of the data directory is broken.
+    """
+    return assemble(settings).application()
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        StartRefused: The server cannot start like this; `exit_code` says how the process should end.
+    """
+    directory = DataDirectory(settings.data_directory)
+    directory.create()
+    directory.lock()
+    corsac = assemble(settings)
+    corsac.directory = directory
+    refusals = get_api_logger("protocol")
+
+    def refused(error: CorsacError, request_id: str, peer: str) -> None:
+        corsac.metrics.request("", "", error.reason, 0.0)
+        refusals.info("refused", request_id=request_id, status=error.status, reason=error.reason, peer=peer)
+
+    serve(
+        corsac.application(),
+        host=settings.host,
+        port=settings.port,
+        limits=ProtocolLimits(connections=settings.max_connections),
+        on_listening=corsac.listening,
+        on_drain=corsac.drain,
+        on_reload=corsac.reload,
+        on_refusal=refused,
+        stop_streams=corsac.streams.ending.set,
+        open_streams=corsac.streams.__len__,
+        drain_timeout_s=settings.drain_timeout_s,
+    )

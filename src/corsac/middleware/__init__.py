@@ -1,0 +1,1 @@
+"""Layers of pure ASGI between the crash guard and the routes."""

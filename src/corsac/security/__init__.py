@@ -1,0 +1,1 @@
+"""Policy: which hosts and origins are answered, and with which headers."""
