@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,7 @@ METHODS = (
     zipfile.ZIP_STORED,
     zipfile.ZIP_DEFLATED,
 )  # the others inflate without a bound on one step's output
-NESTED_SUFFIXES = frozenset(
-    {".7z", ".bz2", ".gz", ".jar", ".rar", ".tar", ".tgz", ".whl", ".xz", ".zip", ".zst"}
-)
+NESTED_SUFFIXES = frozenset({".7z", ".bz2", ".gz", ".jar", ".rar", ".tar", ".tgz", ".whl", ".xz", ".zip", ".zst"})
 NESTED_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!\x1a", b"\xfd7zXZ")
 MAX_NAME_BYTES = 1024
 UNREADABLE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError)
@@ -118,21 +117,21 @@ class Archive:
         if entry is None:
             raise NotFound("The archive has no file of this name.")
         received = 0
+        longer = copy(entry)
+        longer.file_size += 1  # zipfile would cut off what goes beyond the announced size, and say nothing
         try:
-            with self._zip.open(entry) as source:
+            with self._zip.open(longer) as source:
                 while block := source.read(BLOCK_BYTES):
                     if not received and not self.limits.nested and block.startswith(NESTED_MAGIC):
                         raise ArchiveNested()
                     received += len(block)
                     if received > entry.file_size:
-                        raise ArchiveInvalid(
-                            "An entry of the archive is larger than the archive's directory says."
-                        )
+                        raise ArchiveInvalid("An entry is larger than the archive's directory says.")
                     yield block
         except DAMAGED as error:
             raise ArchiveInvalid("The contents of an entry are damaged.") from error
         if received != entry.file_size:
-            raise ArchiveInvalid("An entry of the archive is smaller than the archive's directory says.")
+            raise ArchiveInvalid("An entry is smaller than the archive's directory says.")
 
 
 @contextmanager
@@ -156,9 +155,7 @@ def open_archive(path: Path, limits: ArchiveLimits | None = None) -> Iterator[Ar
     with path.open("rb") as file:
         end = read_end_record(file)
         if end.n_entries > limits.entries:
-            raise ArchiveTooManyEntries(
-                f"The archive has {end.n_entries} entries; up to {limits.entries} are allowed."
-            )
+            raise ArchiveTooManyEntries(f"The archive has {end.n_entries} entries; up to {limits.entries} are allowed.")
         check_count(file, end)
         try:
             archive = zipfile.ZipFile(file)
@@ -208,15 +205,11 @@ def _is_plain(entry: zipfile.ZipInfo) -> bool:
 def _check_growth(entries: list[zipfile.ZipInfo], limits: ArchiveLimits, packed_bytes: int) -> None:
     for entry in entries:
         if entry.file_size > max(limits.ratio_from_bytes, limits.ratio * entry.compress_size):
-            raise ArchiveRatio(
-                f"One packed byte may become {limits.ratio}; an entry of the archive grows more."
-            )
+            raise ArchiveRatio(f"One packed byte may become {limits.ratio}; an entry of the archive grows more.")
         if Path(entry.filename).suffix.casefold() in NESTED_SUFFIXES and not limits.nested:
             raise ArchiveNested()
     total = sum(entry.file_size for entry in entries)
     if total > max(16 * limits.ratio_from_bytes, limits.ratio * packed_bytes):
         raise ArchiveRatio(f"One packed byte may become {limits.ratio}; the archive as a whole grows more.")
     if total > limits.total_bytes:
-        raise ArchiveRatio(
-            f"Unpacked, the archive has {total} bytes; up to {limits.total_bytes} are allowed."
-        )
+        raise ArchiveRatio(f"Unpacked, the archive has {total} bytes; up to {limits.total_bytes} are allowed.")

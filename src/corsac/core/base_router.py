@@ -35,6 +35,7 @@ from corsac.core.health_checks import HealthReport
 from corsac.core.http.body import StrictRequest
 from corsac.core.http.gate import GatePolicy, RouteGate
 from corsac.core.http.openapi import documented_errors, documented_rules
+from corsac.core.http.problem import from_framework
 from corsac.core.identity import ADMIN, ANY
 from corsac.core.load.rate_limiter import Limit, RateLimiter
 from corsac.core.load.rate_limiter import per_minute as limit_per_minute
@@ -241,7 +242,7 @@ class BaseRouter(ABC):
         try:
             return await function(**arguments)
         except Exception as error:
-            ours = self.errors.handle_service_error(operation, error)
+            ours = self.errors.handle_service_error(operation, from_framework(error) or error)
             if ours is error:
                 raise
             raise ours from error

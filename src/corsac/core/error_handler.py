@@ -9,6 +9,7 @@ from corsac.core.exceptions import (
     CorsacError,
     DeadlineExceeded,
     InternalError,
+    InvalidRequest,
     ServiceUnavailable,
     error_classes,
 )
@@ -30,7 +31,7 @@ class ServiceErrorHandler:
 
     Args:
         service: The service's name.
-        logger: Gets one line, with the traceback, for every error that was not foreseen.
+        logger: Gets one line for every error that was not foreseen, with the traceback from 500 on.
         metrics: Counts errors and recoveries.
     """
 
@@ -57,7 +58,8 @@ class ServiceErrorHandler:
             return error
         translated = self._translate(error, status_code)
         self.metrics.error(self.service, operation, translated.reason)
-        self.logger.error("operation failed", operation=operation, reason=translated.reason, exc_info=error)
+        traceback = error if translated.status >= 500 else None
+        self.logger.error("operation failed", operation=operation, reason=translated.reason, exc_info=traceback)
         return translated
 
     def handle_service_unavailable(
@@ -106,4 +108,5 @@ class ServiceErrorHandler:
 
 def general_class(status: int) -> type[CorsacError]:
     """The most general error class of an HTTP status, for example `Invalid` for 422."""
-    return next((each for each in error_classes() if each.status == status), InternalError)
+    fallback = InvalidRequest if 400 <= status < 500 else InternalError
+    return next((each for each in error_classes() if each.status == status), fallback)

@@ -215,7 +215,7 @@ class HealthMonitor:
         except Exception as error:
             self.logger.error("health check crashed", part=name, exc_info=error)
             checks = [Check(f"{name}:check", "fail", output="The check crashed; the log has more.")]
-        seconds, status = self.monotonic() - began, worst(check.status for check in checks)
+        seconds, status = self.monotonic() - began, worst(check.status for check in (*self._state(name), *checks))
         if known.history and known.history[-1].status != status:
             self._flaps.labels(name).inc()
         self._status.labels(name).set(SEVERITY[status])
@@ -232,13 +232,19 @@ class HealthMonitor:
         return await entry.part.check() if entry.state in WORKING else ()
 
     def _checks_of(self, entry: Entry) -> list[Check]:
-        state = self.registry.state_of(entry)
+        return [*self._state(entry.name), *self._known[entry.name].checks]
+
+    def _state(self, name: str) -> list[Check]:
+        """What a part's state says of it; nothing for what is no part."""
+        if name in self._sources:
+            return []
+        entry = self.registry.get(name)
         if entry.state in WORKING:
             status: Status = "pass"
         else:
-            status = "warn" if state in (State.STARTING, State.REGISTERED) else "fail"
-        lived = Check(f"{entry.name}:state", status, state.value, output=_sentence(entry.detail, entry.hint))
-        return [lived, *self._known[entry.name].checks]
+            status = "warn" if entry.state in (State.STARTING, State.REGISTERED) else "fail"
+        state = self.registry.state_of(entry)
+        return [Check(f"{name}:state", status, state.value, output=_sentence(entry.detail, entry.hint))]
 
     def _view(
         self, name: str, description: str, checks: Sequence[Check], parts: Iterable[str]

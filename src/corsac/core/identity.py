@@ -104,8 +104,8 @@ def owner_token(path: Path) -> tuple[str, bool]:
     Returns:
         The token, and whether it was made just now.
     """
-    if path.exists():
-        return path.read_text(encoding="ascii").strip(), False
+    if path.exists() and (token := path.read_text(encoding="ascii").strip()):  # an empty one would let everybody in
+        return token, False
     token = KEY_PREFIX + secrets.token_urlsafe(32)
     write_atomically(path, token.encode() + b"\n", mode=0o600)
     return token, True

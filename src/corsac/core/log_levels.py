@@ -43,7 +43,7 @@ def level_number(level: str, pointer: str = "/level") -> int:
 
 def level_name(number: int) -> str:
     """The highest level that is not above `number`, `debug` at least."""
-    return next((name for name, least in reversed(LEVELS.items()) if number >= least), "debug")
+    return next((name for name, least in reversed(list(LEVELS.items())) if number >= least), "debug")
 
 
 class ServiceLevels:

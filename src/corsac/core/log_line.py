@@ -172,7 +172,9 @@ def pretty_line(line: bytes, *, color: bool) -> bytes:
 
 
 def _printable(text: str) -> str:
-    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1] if ord(found[0]) < 128 else f"\\u{ord(found[0]):04x}", text)
+    return _UNPRINTABLE.sub(
+        lambda found: repr(found[0])[1:-1] if ord(found[0]) < 128 else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def _word(value: object) -> str:

@@ -109,4 +109,3 @@ class LogStore:
             if text in stored.line.lower():
                 found.append(orjson.loads(stored.line))
         return found[::-1]
-

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from corsac.core.call import Call
+from corsac.core.exceptions import CorsacError
 from corsac.core.http.crash_guard import CALL
 from corsac.core.http.problem import from_framework
 
@@ -62,7 +63,9 @@ class LoggingMiddleware:
             outcome, call.status = "cancelled", CLIENT_CLOSED_REQUEST
             raise
         except Exception as error:
-            ours = from_framework(error) or self.errors.handle_service_error(call.operation, error)
+            # An error of ours was counted where it was raised; here its request is, by its reason.
+            known = error if isinstance(error, CorsacError) else from_framework(error)
+            ours = known or self.errors.handle_service_error(call.operation, error)
             call.status, call.reason = ours.status, ours.reason
             outcome = ours.reason
             if ours is error:

@@ -71,8 +71,8 @@ def _load(point: EntryPoint) -> Plugin:
         "group": point.group,
         "name": point.name,
         "target": point.value,
-        "distribution": package.name if package else "",
-        "version": package.version if package else "",
+        "distribution": (package and package.name) or "",
+        "version": (package and package.version) or "",
     }
     try:
         return Plugin(PluginView(**place), point.load())

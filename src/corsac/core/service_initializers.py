@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from corsac.core.service import Broken, NotReady, Refused
 from corsac.core.service_registry import SERVICE, WORKING, Entry, FailureKind, ServiceRegistry, State
-from corsac.core.service_shutdown import stop_part
+from corsac.core.service_shutdown import EACH_S, stop_part
 
 if TYPE_CHECKING:
     from corsac.core.logging_config import Logger
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
-MAX_RESTARTS = 5  # in a row, without a success between them
+MAX_RESTARTS = 5  # in a row, without STEADY_S between two of them
+FIRST_RESTART_PAUSE_S = 15.0
+STEADY_S = 600.0
 
 
 class ServiceInitializer:
@@ -28,6 +31,7 @@ class ServiceInitializer:
         start_timeout_s: Seconds that one start may take.
         sleep: Waits; replaced in tests.
         jitter: A number in [0, 1).
+        monotonic: Seconds.
     """
 
     def __init__(
@@ -38,13 +42,16 @@ class ServiceInitializer:
         start_timeout_s: float = 60.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
         self.logger = logger
         self.start_timeout_s = start_timeout_s
         self.sleep = sleep
         self.jitter = jitter
+        self.monotonic = monotonic
         self._starts: dict[str, asyncio.Task[None]] = {}
+        self._revivals: dict[str, tuple[int, float]] = {}  # how many in a row, and when the last one was
 
     async def start_all(self) -> None:
         """Start every part, independent ones side by side; returns when each service has been tried once.
@@ -57,21 +64,29 @@ class ServiceInitializer:
         for entry in self.registry.start_order():
             self.begin(entry.name)
         services = [self._starts[each.name] for each in self.registry if each.kind == SERVICE]
-        await asyncio.gather(*services)
+        await asyncio.gather(*services, return_exceptions=True)  # one that is cancelled holds nobody up
 
     def begin(self, name: str) -> asyncio.Task[None]:
-        """Start one part in the background; a start under way is not begun twice.
+        """Start one part in the background; what works or is being started is not started again.
 
         Raises:
             ServiceNotFound: No such part.
         """
         entry = self.registry.get(name)
         running = self._starts.get(name)
-        if running is not None and not running.done():
+        if running is not None and (not running.done() or entry.state in WORKING):
             return running
         self.registry.move(entry, State.STARTING)
         task = self._starts[name] = asyncio.create_task(self._first_start(entry), name=f"start {name}")
         return task
+
+    async def start(self, name: str) -> None:
+        """Start one part; returns after the first try. A caller that is cancelled does not end the start.
+
+        Raises:
+            ServiceNotFound: No such part.
+        """
+        await asyncio.wait({self.begin(name)})
 
     async def restart(self, name: str) -> None:
         """Stop one part and start it again."""
@@ -79,7 +94,7 @@ class ServiceInitializer:
         await self.cancel(name)
         if entry.state in WORKING:
             await self.stop(name)
-        await self.begin(name)
+        await self.start(name)
 
     async def stop(self, name: str) -> None:
         """Stop one part. Others that need it are not asked; see `ServiceRegistry.check_stoppable`."""
@@ -94,7 +109,7 @@ class ServiceInitializer:
         task = self._starts.pop(name, None)
         if task is not None and not task.done():
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait({task}, timeout=EACH_S)
 
     async def close(self) -> None:
         """End all starts under way."""
@@ -102,18 +117,22 @@ class ServiceInitializer:
             await self.cancel(name)
 
     async def revive(self, name: str) -> None:
-        """Restart a part whose check failed, unless that was tried too often in a row."""
-        entry = self.registry.get(name)
-        if entry.state not in WORKING or entry.attempts >= MAX_RESTARTS:
+        """Restart a part whose check failed: after pauses that double, and not more than five times in a row."""
+        n_revivals, last_at = self._revivals.get(name, (0, float("-inf")))
+        passed_s = self.monotonic() - last_at
+        if passed_s >= STEADY_S:
+            n_revivals = 0
+        too_soon = n_revivals > 0 and passed_s < FIRST_RESTART_PAUSE_S * 2 ** (n_revivals - 1)
+        if self.registry.get(name).state not in WORKING or n_revivals >= MAX_RESTARTS or too_soon:
             return
-        attempts = entry.attempts + 1
-        self.logger.warning("restarting an ill part", part=name, attempt=attempts)
+        self._revivals[name] = n_revivals + 1, self.monotonic()
+        self.logger.warning("restarting an ill part", part=name, attempt=n_revivals + 1)
         await self.restart(name)
-        entry.attempts = attempts
 
     async def _first_start(self, entry: Entry) -> None:
         """Try once; what is not ready is tried again by a task of its own."""
-        await asyncio.gather(*(self._starts[each] for each in entry.requires if each in self._starts))
+        if required := [self._starts[each] for each in entry.requires if each in self._starts]:
+            await asyncio.wait(required)  # a gather would be cancelled with one of them, and they with it
         if not await self._try(entry):
             self._starts[entry.name] = asyncio.create_task(self._try_again(entry), name=f"retry {entry.name}")
 

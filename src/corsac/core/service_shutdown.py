@@ -22,13 +22,15 @@ async def stop_part(entry: Entry, logger: Logger, timeout_s: float = EACH_S) -> 
     Returns:
         Whether it stopped by itself in time; a failure is logged and does not hold up the others.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            await entry.part.stop()
-    except TimeoutError:
+    stopping = asyncio.ensure_future(entry.part.stop())
+    await asyncio.wait({stopping}, timeout=timeout_s)
+    if not stopping.done():
+        stopping.cancel()  # and left alone: what hangs may ignore this too
         logger.warning("did not stop in time", part=entry.name, timeout_s=timeout_s)
         return False
-    except Exception as error:
+    # A stop that awaits the task it cancelled ends as if it were cancelled itself, and has stopped.
+    error = None if stopping.cancelled() else stopping.exception()
+    if error is not None:
         logger.error("stop crashed", part=entry.name, exc_info=error)
         return False
     return True

@@ -26,10 +26,11 @@ def _damage(report: QualityReport) -> Iterator[Finding]:
         detail = f"Peak at {report.peak_dbfs:+.1f} dBFS with {report.clipped_samples} clipped samples."
         gain_db = 3 * math.ceil((max(report.peak_dbfs, 0) + 1) / 3)
         yield Finding(code="CLIPPED", detail=detail, advice=f"Lower the gain by {gain_db} dB.")
-    if report.snr_db is not None and report.snr_db < 12:
+    noisy = report.snr_db is not None and report.snr_db < 12
+    if noisy:
         detail = f"Speech is {report.snr_db:.0f} dB over the noise; 20 dB or more sounds clean."
         yield Finding(code="NOISY", detail=detail, advice="Try another voice, or a cleaner reference clip.")
-    if report.bandwidth_hz is not None and report.bandwidth_hz < 3400:
+    if not noisy and report.bandwidth_hz is not None and report.bandwidth_hz < 3400:
         detail = f"There is no speech above {report.bandwidth_hz:.0f} Hz; a telephone carries 3400 Hz."
         yield Finding(code="MUFFLED", detail=detail, advice="Try a voice or a reference clip with a higher rate.")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from http.cookies import CookieError, SimpleCookie
-
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from corsac.core.call import Call
@@ -52,7 +51,8 @@ class AuthenticationLayer:
                 cookie = value
             elif name == b"origin":
                 origin = value
-        session = _session_in(cookie) if cookie else None
+        # Not the standard library's parser: it drops all cookies for one that another program on localhost made up.
+        session = cookie_parser(cookie.decode("latin-1")).get(SESSION_COOKIE)
         if session is None:
             return None
         # The browser sends the cookie by itself, so an unsafe request must also show that a page of ours sent it;
@@ -61,13 +61,7 @@ class AuthenticationLayer:
             raise OriginNotAllowed("A request with the session cookie needs an Origin header.")
         if not origin and scope["type"] == "websocket":
             raise OriginNotAllowed("A WebSocket with the session cookie needs an Origin header.")
-        return self.identity.by_session(session)
-
-
-def _session_in(cookie: bytes) -> str | None:
-    jar = SimpleCookie()
-    try:
-        jar.load(cookie.decode("latin-1"))
-    except CookieError:
-        return None
-    return jar[SESSION_COOKIE].value if SESSION_COOKIE in jar else None
+        try:
+            return self.identity.by_session(session)
+        except Unauthenticated:
+            return None  # the browser cannot help sending an old cookie, also to the page that renews it

@@ -41,7 +41,7 @@ def _finite(text: str) -> float:
 
 
 def _integer(text: str) -> int:
-    if len(text) > MAX_INTEGER_DIGITS:
+    if len(text.removeprefix("-")) > MAX_INTEGER_DIGITS:
         raise NumberTooLarge
     return int(text)
 

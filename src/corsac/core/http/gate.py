@@ -19,6 +19,7 @@ from corsac.core.exceptions import (
     DeadlineExceeded,
     FieldError,
     ScopeMissing,
+    TooManyFields,
     Unauthenticated,
     UnknownField,
     UnsupportedMediaType,
@@ -30,8 +31,10 @@ from corsac.core.http.problem import BodyRefused
 from corsac.core.identity import ADMIN, PUBLIC
 from corsac.core.load.rate_limiter import Limit, RateLimiter
 
-# A page of another site can send these without asking first, so an operation without a body refuses them too.
-FORM_TYPES = (b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain")
+MAX_QUERY_FIELDS = 100
+# A page of another site can send these, and a body without any type, without asking first; so an operation without a
+# body refuses them too.
+FORM_TYPES = (b"", b"application/x-www-form-urlencoded", b"multipart/form-data", b"text/plain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,10 @@ class RouteGate:
         call: Call = scope[CALL]
         policy = self.policy
         call.service, call.operation = policy.service, policy.operation
-        self._admit(call)
+        self._check_scope(call)
         if error := policy.unavailable():
             raise error
+        self._take_limit(call)
         receive = self._read_headers(scope, receive, call)
         if scope["query_string"]:
             self._check_query(scope["query_string"])
@@ -98,13 +102,16 @@ class RouteGate:
                 raise DeadlineExceeded from error
             raise
 
-    def _admit(self, call: Call) -> None:
+    def _check_scope(self, call: Call) -> None:
         policy = self.policy
         if policy.scope != PUBLIC:
             if call.caller is None:
                 raise Unauthenticated(headers=CHALLENGE)
             if not call.caller.may(policy.scope):
                 raise ScopeMissing(f"The key needs the scope {policy.scope}.")
+
+    def _take_limit(self, call: Call) -> None:
+        policy = self.policy
         if policy.limit is not None:
             caller = call.caller.key_id if call.caller else call.peer
             key = f"{policy.service}.{policy.operation}:{caller}"
@@ -112,8 +119,11 @@ class RouteGate:
             call.headers += decision.headers(policy.operation)
 
     def _check_query(self, query_string: bytes) -> None:
-        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=100)
-        for name in {name for name, _ in pairs} - self.policy.query:
+        try:
+            pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+        except ValueError:
+            raise TooManyFields(f"The query has more than {MAX_QUERY_FIELDS} parameters.") from None
+        for name in sorted({name for name, _ in pairs} - self.policy.query):
             known = sorted(self.policy.query)
             near = difflib.get_close_matches(name, known, n=1)
             detail = f"Did you mean {near[0]}?" if near else _listing("query parameter", known)
@@ -133,7 +143,7 @@ class RouteGate:
             elif name == b"content-encoding":
                 encoding = value
             elif name == b"accept":
-                accept = value
+                accept = accept + b"," + value if accept else value
         call.media_type = negotiate(accept.decode("latin-1"), self.policy.produces)
         if not length and not chunked and not content_type:
             return receive

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import tempfile
+import secrets
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from corsac.core.exceptions import BodyTooLarge, MultipartInvalid, StorageFull, TooManyFields
+from corsac.core.exceptions import BodyTooLarge, MultipartInvalid, TooManyFields
+from corsac.core.storage.files import disk_errors
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -67,7 +69,7 @@ async def read_form(request: Request, form: Form, folder: Path, *, max_file_byte
         max_file_bytes: Size of the largest file.
 
     Raises:
-        MultipartInvalid, TooManyFields, BodyTooLarge, StorageFull: As they say.
+        MultipartInvalid, TooManyFields, BodyTooLarge, StorageFull, StorageFailed: As they say.
     """
     _, options = parse_options_header(request.headers.get("content-type", "")[:1024])
     boundary = options.get(b"boundary", b"")
@@ -75,25 +77,21 @@ async def read_form(request: Request, form: Form, folder: Path, *, max_file_byte
         raise MultipartInvalid("The boundary must have 1 to 70 characters.")
     reader = _Reader(form, folder, max_file_bytes)
     parser = MultipartParser(boundary, reader.callbacks())
-    try:
-        async for chunk in request.stream():
-            try:
-                parser.write(chunk)
-            except FormParserError:
-                raise MultipartInvalid from None
-            await reader.flush()
-        if not reader.ended:
-            raise MultipartInvalid("The body ends before its closing boundary.")
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageFull from error
-        raise
-    finally:
-        reader.close()
+    async for chunk in request.stream():
+        try:
+            parser.write(chunk)
+        except FormParserError:
+            raise MultipartInvalid from None
+        await reader.flush()
+    if not reader.ended:
+        raise MultipartInvalid("The body ends before its closing boundary.")
 
 
 class _Reader:
-    """Collects what the parser calls back; the bytes go to disk between two chunks, outside the event loop."""
+    """Collects what the parser calls back; the bytes go to disk between two chunks, outside the event loop.
+
+    No file stays open in between: a thousand of them, or a client that pauses, would use up the descriptors.
+    """
 
     def __init__(self, form: Form, folder: Path, max_file_bytes: int) -> None:
         self.form, self.folder, self.max_file_bytes = form, folder, max_file_bytes
@@ -104,9 +102,7 @@ class _Reader:
         self._field = ""
         self._text = bytearray()
         self._file: UploadedFile | None = None
-        self._sink: IO[bytes] | None = None
-        self._sinks: list[IO[bytes]] = []
-        self._unwritten: list[tuple[IO[bytes], bytes]] = []
+        self._unwritten: list[tuple[Path, bytes]] = []
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -122,19 +118,20 @@ class _Reader:
 
     async def flush(self) -> None:
         """Write what came in since the last time."""
-        if self._unwritten:
-            unwritten, self._unwritten = self._unwritten, []
-            await asyncio.to_thread(_write_all, unwritten)
-
-    def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        if not self._unwritten:
+            return
+        unwritten, self._unwritten = self._unwritten, []
+        writing = asyncio.ensure_future(asyncio.to_thread(_write_all, unwritten))
+        try:
+            await asyncio.shield(writing)
+        finally:  # also when cancelled: a thread that still writes would bring a removed file back
+            await asyncio.wait({writing})
 
     def begin_part(self) -> None:
         self._n_parts += 1
         if self._n_parts > MAX_PARTS:
             raise TooManyFields(f"The form has more than {MAX_PARTS} parts.")
-        self._headers, self._text, self._file, self._sink = {}, bytearray(), None, None
+        self._headers, self._text, self._file = {}, bytearray(), None
 
     def add_header_name(self, chunk: bytes, start: int, end: int) -> None:
         self._name += chunk[start:end]
@@ -153,14 +150,13 @@ class _Reader:
             raise MultipartInvalid("Every part needs a name of its own.")
         if b"filename" not in options:
             return
-        descriptor, path = tempfile.mkstemp(dir=self.folder, prefix="upload-")
-        self._sink = os.fdopen(descriptor, "wb", buffering=0)
-        self._sinks.append(self._sink)
-        self._file = UploadedFile(Path(path), options[b"filename"].decode("utf-8", "replace")[:255])
+        path = self.folder / f"upload-{secrets.token_hex(16)}"
+        self._file = UploadedFile(path, options[b"filename"].decode("utf-8", "replace")[:255])
         self.form.files[self._field] = self._file
+        self._unwritten.append((path, b""))  # an empty file is a file too
 
     def add_bytes(self, chunk: bytes, start: int, end: int) -> None:
-        if self._file is None or self._sink is None:
+        if self._file is None:
             self._text += chunk[start:end]
             if len(self._text) > MAX_FIELD_BYTES:
                 raise BodyTooLarge(f"A text field may have {MAX_FIELD_BYTES} bytes.")
@@ -168,7 +164,7 @@ class _Reader:
         self._file.size_bytes += end - start
         if self._file.size_bytes > self.max_file_bytes:
             raise BodyTooLarge(f"A file may have {self.max_file_bytes} bytes.")
-        self._unwritten.append((self._sink, chunk[start:end]))
+        self._unwritten.append((self._file.path, chunk[start:end]))
 
     def end_part(self) -> None:
         if self._file is None:
@@ -181,6 +177,12 @@ class _Reader:
         self.ended = True
 
 
-def _write_all(chunks: list[tuple[IO[bytes], bytes]]) -> None:
-    for sink, chunk in chunks:
-        sink.write(chunk)
+def _write_all(chunks: list[tuple[Path, bytes]]) -> None:
+    with disk_errors():
+        for path, of_one_file in groupby(chunks, key=itemgetter(0)):
+            with open(path, "ab", opener=_open_private) as file:
+                file.writelines(chunk for _, chunk in of_one_file)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -40,9 +40,11 @@ def _range(text: str) -> tuple[str, float]:
 
 
 def _quality(ranges: Sequence[tuple[str, float]], media_type: str) -> float:
-    """Quality of a media type: that of the most specific range that covers it."""
+    """Quality of a media type: that of the most specific range that covers it; of a family, that of its best member."""
     family = media_type.partition("/")[0]
     found = [(_specificity(each), quality) for each, quality in ranges if _covers(each, media_type, family)]
+    if media_type == f"{family}/*" and (members := [quality for specificity, quality in found if specificity]):
+        return max(members)
     return max(found)[1] if found else 0.0
 
 

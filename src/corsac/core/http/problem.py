@@ -8,12 +8,11 @@ from typing import Any
 import orjson
 from starlette.exceptions import HTTPException
 
+from corsac.core.error_handler import general_class
 from corsac.core.exceptions import (
     CorsacError,
     InternalError,
-    InvalidRequest,
     MethodNotAllowed,
-    NotFound,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -39,7 +38,7 @@ def from_framework(error: Exception) -> CorsacError | None:
         if error.status_code == 405:
             allow = (error.headers or {}).get("Allow", "")
             return MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow})
-        return NotFound() if error.status_code == 404 else InvalidRequest()
+        return general_class(error.status_code)()
     return None
 
 

@@ -169,8 +169,8 @@ class ArtifactStore:
 
     async def sweep(self) -> Swept:
         """Remove what a crash left half and what has come to its end. Run at start and then now and then."""
-        # The order matters: when the rows are read, a file that was listed has its row, or its `put` was under
-        # way after the listing, or it is an orphan.
+        # The order matters: when the rows are read, a file that was listed has its row, or its `put` was
+        # under way after the listing, or it is an orphan.
         files = await asyncio.to_thread(stored_files, self._folder)
         arriving = frozenset(self._arriving)
         rows = await self.database.read(self._rows)

@@ -24,8 +24,8 @@ GROUP_UNITS = 500
 SLOW_UNIT_S = 0.05
 STOP_AFTER = 3
 
-# The comments keep these out of reach of units: APSW's statement cache would hand out a statement with the same
-# text without asking the authorizer again.
+# The comments keep these out of reach of units: APSW's statement cache would hand out a statement with the
+# same text without asking the authorizer again.
 BEGIN, COMMIT = "BEGIN IMMEDIATE -- writer", "COMMIT -- writer"
 SAVEPOINT, RELEASE = f"SAVEPOINT {UNIT} -- writer", f"RELEASE {UNIT} -- writer"
 ROLLBACK_UNIT = f"ROLLBACK TO {UNIT} -- writer"
