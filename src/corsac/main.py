@@ -15,7 +15,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.types import ASGIApp
 
 from corsac.api.system.documentation import DocumentationRouter
@@ -29,11 +28,12 @@ from corsac.core.config_store import ConfigStore
 from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.exceptions import CorsacError, StartRefused
 from corsac.core.health_checks import STORAGE, Check, HealthMonitor
+from corsac.core.http.application import Application
 from corsac.core.http.authentication import AuthenticationLayer
 from corsac.core.http.crash_guard import CrashGuard, OpenStreams
 from corsac.core.http.gate import scopes_of
-from corsac.core.http.openapi import openapi_document
 from corsac.core.http.limits import ProtocolLimits
+from corsac.core.http.openapi import openapi_document
 from corsac.core.http.server import serve
 from corsac.core.identity import OWNER, Identity
 from corsac.core.load.rate_limiter import RateLimiter, per_minute
@@ -66,25 +66,6 @@ FREE_BYTES = 1 << 30
 DESCRIPTION = (
     "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
 )
-
-
-class Application(FastAPI):
-    """FastAPI with our layers instead of its middleware: every exception comes out at the crash guard, unrendered.
-
-    Args:
-        layers: From the outermost in; each takes the app below it.
-    """
-
-    def __init__(self, layers: Sequence[Callable[[ASGIApp], ASGIApp]], **options: Any) -> None:
-        super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, **options)
-        self.layers = layers
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """Our layers around the router."""
-        app: ASGIApp = AsyncExitStackMiddleware(self.router)
-        for layer in reversed(self.layers):
-            app = layer(app)
-        return app
 
 
 @dataclass(slots=True)
@@ -207,7 +188,6 @@ class Corsac:
                 limit=per_minute(self.settings.requests_per_minute),
             ),
         ]
-        app = Application(layers, lifespan=self.lifespan, title="Corsac", version=release)
         # Services first: they are asked most, and routes are tried in order.
         routers = [
             *self.routers,
@@ -226,13 +206,12 @@ class Corsac:
             DocumentationRouter(
                 errors,
                 self.limiter,
-                openapi=lambda: openapi_document("Corsac", release, DESCRIPTION, app.routes),
+                openapi=lambda: openapi_document("Corsac", release, DESCRIPTION, routes),
                 version=release,
             ),
         ]
-        for router in routers:
-            app.router.routes.extend(router.routes())
-        return app
+        routes = [route for router in routers for route in router.routes()]
+        return Application(routes, layers, lifespan=self.lifespan, title="Corsac", version=release)
 
     def _origin_policy(self) -> OriginPolicy:
         host = self.settings.host
@@ -262,6 +241,7 @@ class Corsac:
         for config in self.configs.values():
             await config.load()
         await self.artifacts.sweep()
+        await asyncio.to_thread(self.models.clear_leftovers)
         await self.initializer.start_all()
         self.readiness.started = True
         self._in_background(self.config_file.watch(self.configs), "watch corsac.toml")
@@ -460,12 +440,17 @@ def run(settings: Settings) -> None:
     Raises:
         StartRefused: The server cannot start like this; `exit_code` says how the process should end.
     """
-    directory = DataDirectory(settings.data_directory)
-    directory.create()
-    directory.lock()
-    corsac = assemble(settings)
-    corsac.directory = directory
-    refusals = get_api_logger("protocol")
+    serve_corsac(assemble(settings))
+
+
+def serve_corsac(corsac: Corsac) -> None:
+    """Serve what `assemble` made, on its data directory alone, until a signal ends it.
+
+    Raises:
+        StartRefused: The directory or the address is in use.
+    """
+    settings, refusals = corsac.settings, get_api_logger("protocol")
+    corsac.directory.lock()
 
     def refused(error: CorsacError, request_id: str, peer: str) -> None:
         corsac.metrics.request("", "", error.reason, 0.0)

@@ -20,7 +20,7 @@ def store() -> LogStore:
     store = LogStore()
     add(store, "started", minute=0)
     add(store, "Slow disk", minute=1, level="warning", service="rag")
-    add(store, "no \"disk\"", minute=2, level="error")
+    add(store, 'no "disk"', minute=2, level="error")
     return store
 
 

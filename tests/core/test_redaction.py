@@ -101,6 +101,7 @@ def test_secrets_in_keys_and_nested_values_are_replaced(redactor: SecretRedactor
 def test_most_lines_are_not_even_suspected(redactor: SecretRedactor) -> None:
     assert not redactor.suspects(b'{"event":"request","path":"/api/tts/voices","request_id":"8f14e45fceea167a"}')
     assert redactor.suspects(orjson.dumps({"a": f"x{SECRET}x"}))
+    assert redactor.suspects(b64encode(b"Basic:corsac_Ab3dEf6hIj9kLmNoPq"))
 
 
 def test_a_short_secret_is_left_alone() -> None:
@@ -117,10 +118,10 @@ def test_the_newest_secrets_are_known_when_there_are_too_many() -> None:
 
 
 @pytest.mark.parametrize("run", ["a" * 200_000, "a%" * 100_000, "token" + " " * 200_000, "://a" * 50_000, '"' * 99_999])
-def test_hostile_text_takes_linear_time(redactor: SecretRedactor, run: str, time_limit_s: float = 2.0) -> None:
+def test_hostile_text_takes_linear_time(redactor: SecretRedactor, run: str) -> None:
     began = time.process_time()
     redactor.redact(run + "% token secret")
-    assert time.process_time() - began < time_limit_s
+    assert time.process_time() - began < 2.0
 
 
 def test_base64_cores_stand_in_every_encoding_around_them() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import random
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from corsac.models.catalog import Catalog, IndexOrigin, IndexPackage, ModelEntry
 from corsac.models.index_source import IndexSource
 from corsac.models.store import ModelStore
 
-WEIGHTS = b"\x08\x08\x12\x07pytorch" + bytes(range(256)) * 1000
+WEIGHTS = b"\x08\x08\x12\x07pytorch" + random.Random(1).randbytes(256_000)
 CONFIG = b'{"audio": {"sample_rate": 22050}}'
 
 

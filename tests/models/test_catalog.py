@@ -3,7 +3,6 @@
 import os
 import random
 import string
-from importlib.resources import files
 
 import pytest
 from pydantic import ValidationError
@@ -40,11 +39,6 @@ def test_the_starter_set_ships_with_sizes_of_the_originals():
 def test_every_entry_says_whether_an_engine_runs_it():
     for each in Catalog.load():
         assert ("No engine in this version runs it yet." in each.sentence) == (each.kinds != ("speech",))
-
-
-def test_the_catalog_is_data_of_one_table():
-    text = files("corsac.models").joinpath("catalog.toml").read_text()
-    assert text.count("[[model]]") == len(STARTERS)
 
 
 def test_a_users_file_is_added(tmp_path):
@@ -108,6 +102,8 @@ def test_a_thousand_forms_of_traversal_fit_no_name_path_or_hash():
     for _ in range(1000):
         climb = "".join(dice.choices(pieces, k=dice.randint(1, 6))) + dice.choice(["", "etc/passwd"])
         climb = dice.choice(["", dice.choice(string.ascii_letters), "a/"]) + climb
+        if set(climb) <= {*string.ascii_letters, "."} and climb[0] != ".":
+            continue  # "a..": a name like any other
         for form in (good | {"name": climb}, good | {"files": [good["files"][0] | {"path": climb}]},
                      good | {"files": [good["files"][0] | {"sha256": climb}]}):  # fmt: skip
             with pytest.raises(ValidationError):

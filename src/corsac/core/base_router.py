@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,10 +27,11 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from corsac.core.call import CURRENT_CALL, Call
 from corsac.core.error_handler import ServiceErrorHandler
-from corsac.core.exceptions import CorsacError
+from corsac.core.exceptions import CorsacError, MethodNotAllowed
 from corsac.core.health_checks import HealthReport
 from corsac.core.http.body import StrictRequest
 from corsac.core.http.gate import GatePolicy, RouteGate
@@ -118,6 +119,16 @@ def answer_types(annotation: Any) -> tuple[Any, type[Response] | None]:
 class StrictRoute(APIRoute):
     """A route whose body is read by the strict parse, and whose validation errors are ours."""
 
+    allowed: Sequence[str] = ()
+    """Methods that its path takes, on this route and its siblings."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or refuses the method and names those of all routes on this path."""
+        if scope["method"] not in (self.methods or ()):
+            allow = ", ".join(self.allowed)
+            raise MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow})
+        await super().handle(scope, receive, send)
+
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """FastAPI's handler, given a request whose `json()` is ours."""
         handler = super().get_route_handler()
@@ -151,7 +162,11 @@ class BaseRouter(ABC):
 
     def routes(self) -> list[StrictRoute]:
         """A mounted route for each marked method, in the order of declaration, base classes last."""
-        return [self._mounted(name, route) for name, route in self.declared()]
+        mounted = [self._mounted(name, route) for name, route in self.declared()]
+        for each in mounted:
+            siblings = [other for other in mounted if other.path == each.path]
+            each.allowed = sorted(method for other in siblings for method in other.methods or ())
+        return mounted
 
     @classmethod
     def declared(cls) -> Iterator[tuple[str, Route]]:
@@ -186,7 +201,9 @@ class BaseRouter(ABC):
             summary=(endpoint.__doc__ or name).strip().partition("\n")[0].rstrip("."),
             include_in_schema=route.in_schema,
         )
-        mounted.responses = documented_errors(route, scope, has_body=mounted.body_field is not None)
+        query = frozenset(each.alias for each in mounted.dependant.query_params)
+        has_body = mounted.body_field is not None
+        mounted.responses = documented_errors(route, scope, has_body=has_body, has_query=bool(query))
         mounted.openapi_extra = documented_rules(route, scope)
         policy = GatePolicy(
             self.service_name,
@@ -195,9 +212,9 @@ class BaseRouter(ABC):
             limit=route.limit,
             timeout_s=route.timeout_s,
             max_body_bytes=route.max_body_bytes,
-            body="multipart" if route.upload else "json" if mounted.body_field else "none",
+            body="multipart" if route.upload else "json" if has_body else "none",
             produces=route.produces,
-            query=frozenset(each.alias for each in mounted.dependant.query_params),
+            query=query,
             unavailable=(lambda: None) if route.while_down else self.unavailable,
         )
         mounted.app = RouteGate(mounted.app, policy, self.limiter)

@@ -58,7 +58,7 @@ class Principal:
         return None if ADMIN in self.scopes else self.id
 
 
-OWNER = Principal("owner", "token", frozenset({ADMIN}))
+OWNER = Principal("owner", "owner", frozenset({ADMIN}))
 """Whoever holds the server's own token."""
 
 

@@ -7,7 +7,6 @@ import logging
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ QUEUE_LINES = 10_000
 BATCH_LINES = 64
 REPORT_DROPPED_S = 10.0
 CLOSE_S = 5.0
-_OURS = frozenset({"time", "level", "service"})
+_OURS = frozenset({"time", "level"})
 
 
 class LogOutput(Protocol):
@@ -134,8 +133,10 @@ class LogSink:
         taken: dict[str, Any] = {"time": at, "level": level, "service": service, "event": ""}
         for key, value in event.items():
             kind = type(value)
-            if value is None or key in _OURS:
+            if value is None or key == "service":
                 continue
+            if key in _OURS:
+                key += "_"  # noqa: PLW2901 - a caller's value never replaces ours
             if key == "exc_info":
                 if (trace := traceback_of(value)) is not None:
                     taken["exception"] = trace
@@ -194,7 +195,7 @@ class LogSink:
                 n_lost = len(lines)
                 if output.place not in self._broken:
                     self._broken.add(output.place)
-                    self._queue.put(self._own_event("error", "log output failed", exception=traceback.format_exc()))
+                    self._queue.put(self._own_event("error", "log output failed", exception=traceback_of(True)))
             self._count_lost(output.place, n_lost)
 
     def _render(self, event: dict[str, Any]) -> bytes:
@@ -202,7 +203,7 @@ class LogSink:
         try:
             line, shown = self._line_format.json_line({**event, "time": rfc3339(at)})
         except Exception:  # noqa: BLE001 - logged with its traceback
-            failure = self._own_event("error", "log line failed", exception=traceback.format_exc())
+            failure = self._own_event("error", "log line failed", exception=traceback_of(True))
             line, shown = self._line_format.json_line({**failure, "time": rfc3339(self._now())})
         if self._store is not None:
             self._store.add(line, at=at, level=level, service=shown["service"])

@@ -10,11 +10,11 @@ from typing import TextIO
 
 # What a pipe that reports itself writable takes without blocking (POSIX: PIPE_BUF).
 BLOCK_BYTES = 4096
-PATIENCE_MS = 500
+PATIENCE_MS = 50
 
 
 class LogStream:
-    """Writes lines to a stream and waits half a second at most for its reader; then lines are lost until it reads.
+    """Writes lines to a stream and waits 50 ms at most for its reader; then lines are lost until it reads.
 
     Args:
         stream: Usually stderr. Its descriptor is shared with other processes, so it stays in blocking mode.
@@ -58,15 +58,18 @@ class LogStream:
         view, n_written = memoryview(block), 0
         poll = select.poll()
         poll.register(fd, select.POLLOUT)
+        patience_ms = 0 if self._stalled else PATIENCE_MS
         while n_written < len(block):
-            if not poll.poll(0 if self._stalled else PATIENCE_MS):
-                self._stalled = True
-                break
+            if not poll.poll(0):
+                # Once per call: the file behind the same thread must not starve for a slow reader.
+                self._stalled = not poll.poll(patience_ms)
+                patience_ms = 0
+                if self._stalled:
+                    break
             try:
                 n_written += os.write(fd, view[n_written : n_written + BLOCK_BYTES])
             except OSError:
                 break
-            self._stalled = False
         return n_written
 
     def _write_text(self, shown: Sequence[bytes]) -> int:

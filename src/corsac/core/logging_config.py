@@ -35,7 +35,7 @@ def get_service_logger(service_name: str) -> Logger:
     """A logger whose lines carry `service`.
 
     It follows the configuration of the moment in which it logs, so it may be made at any time; before
-    `configure_logging` it prints to the terminal.
+    `configure_logging` it prints to stdout. What its `bind` returns keeps the configuration of that moment.
 
     Args:
         service_name: The service's name; its level is `LogSink.set_level(service_name, …)`.
@@ -92,7 +92,6 @@ def configure_logging(
         InvalidChoice: There is no such level.
         ValueError: `max_total_bytes` has no room for two files.
     """
-    stream = stream or sys.stderr
     outputs: list[LogOutput] = []
     if directory is not None:
         file = LogFile(
@@ -104,8 +103,9 @@ def configure_logging(
             now=now,
         )
         outputs.append(file)
-    render = bytes if json else partial(pretty_line, color=stream.isatty())
-    outputs.append(LogStream(stream, render))
+    if shown_on := stream or sys.stderr:  # A process without a terminal may have no stderr.
+        render = bytes if json else partial(pretty_line, color=shown_on.isatty())
+        outputs.append(LogStream(shown_on, render))
     levels, line_format = ServiceLevels(level), LineFormat(secrets)
     sink = LogSink(outputs, line_format=line_format, levels=levels, store=store, capacity=capacity, now=now)
     structlog.configure(
@@ -137,7 +137,6 @@ class LibraryHandler(logging.Handler):
         except Exception as error:  # noqa: BLE001 - anybody's arguments; the line carries the traceback instead
             event |= {"event": record.msg, "exc_info": error}
         self._sink.submit(level_name(record.levelno), event, record.created)
-
 
 
 def _route_libraries(sink: LogSink, level: str) -> None:

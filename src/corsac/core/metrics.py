@@ -23,6 +23,7 @@ class Metrics:
             ("service", "operation", "outcome"),
             registry=self.registry,
         )
+        self._request_children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._seconds = Histogram(
             "corsac_request_seconds",
             "Time from the request's last header to the answer's last byte.",
@@ -48,8 +49,12 @@ class Metrics:
 
     def request(self, service: str, operation: str, outcome: str, seconds: float) -> None:
         """Count one finished request."""
-        self._requests.labels(service, operation, outcome).inc()
-        self._seconds.labels(service).observe(seconds)
+        key = (service, operation, outcome)
+        counted = self._request_children.get(key)
+        if counted is None:  # finding a child by its labels costs more than counting
+            counted = self._request_children[key] = (self._requests.labels(*key), self._seconds.labels(service))
+        counted[0].inc()
+        counted[1].observe(seconds)
 
     def error(self, service: str, operation: str, reason: str) -> None:
         """Count one error."""

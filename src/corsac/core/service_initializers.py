@@ -86,6 +86,8 @@ class ServiceInitializer:
         Raises:
             ServiceNotFound: No such part.
         """
+        if self.registry.get(name).state is State.FAILED:
+            await self.cancel(name)  # rather now than after the pause before the next try
         await asyncio.wait({self.begin(name)})
 
     async def restart(self, name: str) -> None:
@@ -131,7 +133,8 @@ class ServiceInitializer:
 
     async def _first_start(self, entry: Entry) -> None:
         """Try once; what is not ready is tried again by a task of its own."""
-        if required := [self._starts[each] for each in entry.requires if each in self._starts]:
+        starting = [each.name for each in self.registry.needed_by(entry) if each.state is State.STARTING]
+        if required := [self._starts[name] for name in starting if name in entry.requires and name in self._starts]:
             await asyncio.wait(required)  # a gather would be cancelled with one of them, and they with it
         if not await self._try(entry):
             self._starts[entry.name] = asyncio.create_task(self._try_again(entry), name=f"retry {entry.name}")

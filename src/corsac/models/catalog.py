@@ -21,17 +21,13 @@ from corsac.models.file_formats import SUFFIXES
 MAX_CATALOG_BYTES = 1 << 20
 
 _WORD = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
-ModelName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")
-]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}(:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 FilePath = Annotated[str, StringConstraints(pattern=f"^({_WORD}/){{0,4}}{_WORD}$")]
 MemberName = Annotated[str, StringConstraints(pattern=f"^({_WORD}/){{0,9}}{_WORD}$")]
 Word = Annotated[str, StringConstraints(pattern="^[a-z][a-z_]{0,39}$")]
 Language = Annotated[str, StringConstraints(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
-Licence = Annotated[
-    str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+-]{0,99}|https://[!-~]{1,400})$")
-]
+Licence = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+-]{0,99}|https://[!-~]{1,400})$")]
 SizeBytes = Annotated[int, Field(gt=0, le=1 << 42)]
 Setting = bool | int | float | str | list[str]
 
@@ -193,9 +189,7 @@ class Catalog:
             ModelUnknown: The catalog does not have it.
         """
         if name not in self.entries:
-            raise ModelUnknown(
-                f"The catalog has no model of this name; it has {', '.join(sorted(self.entries))}."
-            )
+            raise ModelUnknown(f"The catalog has no model of this name; it has {', '.join(sorted(self.entries))}.")
         return self.entries[name]
 
 

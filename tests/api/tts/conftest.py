@@ -21,7 +21,7 @@ def resonate(waveform: NDArray[np.float64], frequency_hz: float, width_hz: float
 
 
 def voice(n_syllables: int = 24, spread_semitones: float = 3.0, pause_s: float = 0.25) -> Waveform:
-    """Syllables of 0.2 s, a hiss before each third, a pause after each sixth: (samples,) float32, silent at both ends."""
+    """Syllables of 0.2 s, some with a hiss, a pause after each sixth: (samples,) float32, silent at both ends."""
     rng = np.random.default_rng(7)
     parts = [np.zeros(RATE_HZ // 10)]
     for syllable in range(n_syllables):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -69,6 +70,7 @@ class DocumentationRouter(BaseRouter):
         super().__init__(errors, limiter)
         self.openapi = openapi
         self.version = version
+        self.document: bytes | None = None
         self.assets = {file.name: file for folder in reversed(asset_folders()) for file in folder.iterdir()}
 
     @get("/", while_down=True, in_schema=False, produces=("application/json", "text/html"))
@@ -84,7 +86,9 @@ class DocumentationRouter(BaseRouter):
     @get("/openapi.json", while_down=True, in_schema=False)
     async def openapi_json(self) -> Response:
         """The OpenAPI document."""
-        return Response(orjson.dumps(self.openapi()), media_type="application/json")
+        if self.document is None:  # takes a few tenths of a second
+            self.document = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
+        return Response(self.document, media_type="application/json")
 
     @get("/docs", while_down=True, in_schema=False, produces=("text/html",))
     async def docs(self) -> HTMLResponse:

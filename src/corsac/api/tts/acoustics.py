@@ -1,6 +1,6 @@
 """Measures of a waveform: sound and silence, speech and noise. For worker processes only.
 
-Waveforms are (samples,) float32, full scale ±1, without a constant offset.
+Waveforms are (samples,) float32, full scale ±1. A constant offset is not sound.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Activity:
     """Where there is sound.
 
     Args:
-        levels_db: (frames,) mean power of each 10 ms, dBFS, -98 at least.
+        levels_db: (frames,) power of each 10 ms about its own mean (so an offset is no sound), dBFS, -98 at least.
         loud_db: Their 95th percentile.
         active: (frames,) whether a frame is within 40 dB of the loud ones and over -60 dBFS.
     """
@@ -76,7 +76,7 @@ def find_activity(waveform: Floats, rate_hz: int) -> Activity:
     size = max(1, round(FRAME_S * rate_hz))
     whole = waveform[: len(waveform) // size * size] if len(waveform) >= size else waveform
     frames = whole.reshape(-1, min(size, max(1, len(whole))))
-    levels = decibels((frames.astype(np.float64) ** 2).mean(axis=1)) if len(frames) else np.zeros(0, np.float32)
+    levels = decibels(frames.var(axis=1, dtype=np.float64)) if len(frames) else np.zeros(0, np.float32)
     loud = float(np.percentile(levels, 95)) if len(levels) else float(decibels(0.0))
     return Activity(levels, loud, levels > max(loud - SILENCE_BELOW_LOUD_DB, SILENT_DBFS))
 
@@ -123,7 +123,9 @@ def estimate_spectrum(waveform: Floats, rate_hz: int) -> Spectrum | None:
         return None
     window = np.hanning(size).astype(np.float32)
     gain = 2 / (rate_hz * float((window**2).sum()))
-    power = np.concatenate([np.abs(rfft(block * window)) ** 2 * gain for block in in_blocks(frames)])
+    power = np.concatenate(
+        [np.abs(rfft((block - block.mean(axis=1, keepdims=True)) * window)) ** 2 * gain for block in in_blocks(frames)]
+    )
     floor = 2 * POWER_FLOOR / rate_hz
     noise = np.quantile(power, NOISE_QUANTILE, axis=0) / -np.log1p(-NOISE_QUANTILE) + floor
     speech = np.maximum(power.mean(axis=0) - noise, 0)

@@ -35,6 +35,7 @@ from corsac.core.exceptions import (
 from corsac.core.http.download import download
 from corsac.core.paging import Page, PageCursor, PageLimit
 from corsac.core.router_mixins import RateLimitingMixin
+from corsac.core.service import ServiceSpec
 from corsac.core.validation import refused_as
 
 AudioId = Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,64}$"), refused_as(InvalidId)]
@@ -101,3 +102,6 @@ class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter
         """Delete a generated audio file."""
         await self.manager.delete_audio(audio_id, call)
         return Response(status_code=204)
+
+
+SERVICE = ServiceSpec("tts", TTSServiceManager, TTSServiceRouter, TTSConfigModel, requires=("speech",))

@@ -35,7 +35,7 @@ from corsac.api.tts.text import count_speech_units, count_words
 from corsac.api.tts.voicing import cepstral_peak_prominence_db, find_voicing, narrowed
 
 MIN_SOUND_S = 0.02
-MAX_UNITS_PER_S = 60.0  # fastest of 487 honest syntheses at double speed: 45
+MAX_UNITS_PER_S = 60.0  # fastest of 880 honest syntheses: 45 at double speed, 21 at normal speed
 ABRUPT_BELOW_LOUD_DB = 30.0  # the last 5 ms of those lay 58 dB or more under their loud frames
 ABRUPT_ABOVE_QUIET_DB = 10.0
 TAIL_S = 0.005
@@ -54,10 +54,9 @@ def measure(waveform: Floats, rate_hz: int, text: str | None) -> QualityReport:
     Returns:
         Every measure, or null with a reason; the findings that follow.
     """
-    centred = waveform - waveform.mean() if len(waveform) else waveform
-    activity = find_activity(centred, rate_hz)
+    activity = find_activity(waveform, rate_hz)
     start, end = activity.span()
-    speech = centred[round(start * FRAME_S * rate_hz) : round(end * FRAME_S * rate_hz)]
+    speech = waveform[round(start * FRAME_S * rate_hz) : round(end * FRAME_S * rate_hz)]
     spectrum = estimate_spectrum(speech, rate_hz) if len(speech) else None
     clipped_samples = count_clipped(waveform)
     measures: Measures = {
@@ -95,13 +94,12 @@ def verdict(waveform: Floats, rate_hz: int, text: str | None) -> Verdict:
     """
     if not np.isfinite(waveform).all():
         return "damaged"
-    centred = waveform - waveform.mean() if len(waveform) else waveform
-    activity = find_activity(centred, rate_hz)
+    activity = find_activity(waveform, rate_hz)
     if np.count_nonzero(activity.active) * FRAME_S < MIN_SOUND_S:
         return "empty"
     if text and count_speech_units(text) > MAX_UNITS_PER_S * len(waveform) / rate_hz:
         return "cut"
-    tail_db = float(decibels((centred[-max(1, round(TAIL_S * rate_hz)) :] ** 2).mean()))
+    tail_db = float(decibels(waveform[-max(1, round(TAIL_S * rate_hz)) :].var(dtype=np.float64)))
     is_loud = tail_db > activity.loud_db - ABRUPT_BELOW_LOUD_DB
     is_no_noise = tail_db > activity.levels_db.min() + ABRUPT_ABOVE_QUIET_DB
     return "cut" if is_loud and is_no_noise else "ok"

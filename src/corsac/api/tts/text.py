@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 DECLARATION = re.compile(r"<\?xml\b|<!doctype\b|<!entity\b|<!\[cdata\[|</?speak(?![\w.-])", re.IGNORECASE)
-TAG = re.compile(r"<(?P<closes>/?)(?P<name>[a-z][\w:.-]*)(?P<rest>[^<>]*)>", re.IGNORECASE)
+TAG = re.compile(r"<(?P<closes>/?)(?P<name>[a-z][\w:.-]*)(?P<rest>(?:\s[^<>]*|/)?)>", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"\s[\w:.-]+\s*=\s*\S")
 SSML_ELEMENT = re.compile(  # W3C SSML 1.1, section 3; `speak` is in DECLARATION
     "audio|break|desc|emphasis|lang|lexicon|lookup|mark|meta|metadata|p|phoneme|prosody|s|say-as|sub|token|voice|w"

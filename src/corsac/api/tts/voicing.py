@@ -55,7 +55,7 @@ def find_voicing(waveform: Floats, rate_hz: float, loud_db: float) -> Voicing:
     empty = np.zeros(0, np.float32)
     pitches, heights = [empty], [empty]
     for block in in_blocks(split_frames(waveform, size, round(FRAME_S * rate_hz))):
-        loud = block[decibels((block**2).mean(axis=1)) > loud_db - VOICED_BELOW_LOUD_DB]
+        loud = block[decibels(block.var(axis=1)) > loud_db - VOICED_BELOW_LOUD_DB]
         lags, peaks = _periods(loud, rate_hz)
         pitches.append(rate_hz / lags[peaks > VOICING_THRESHOLD])
         heights.append(peaks[peaks > VOICING_THRESHOLD])
@@ -86,11 +86,12 @@ def cepstral_peak_prominence_db(waveform: Floats, rate_hz: float, loud_db: float
         min(length // 2, round(rate_hz / CEPSTRUM_PITCH_RANGE_HZ[0]) + 1),
     )
     peak_from = round(rate_hz / CEPSTRUM_PITCH_RANGE_HZ[1]) - first
+    window = np.hamming(size).astype(np.float32)
     cepstra, active = [], []
     for block in in_blocks(frames):
-        spectrum = decibels(np.abs(rfft(block * np.hamming(size).astype(np.float32), length)) ** 2)
+        spectrum = decibels(np.abs(rfft((block - block.mean(axis=1, keepdims=True)) * window, length)) ** 2)
         cepstra.append(decibels(irfft(spectrum, length)[:, first:last] ** 2))
-        active.append(decibels((block**2).mean(axis=1)) > loud_db - VOICED_BELOW_LOUD_DB)
+        active.append(decibels(block.var(axis=1)) > loud_db - VOICED_BELOW_LOUD_DB)
     if not cepstra or not np.concatenate(active).any():
         return None
     smooth = uniform_filter1d(np.concatenate(cepstra), 5, axis=0)
@@ -115,11 +116,11 @@ def _periods(frames: Floats, rate_hz: float) -> tuple[Floats, Floats]:
     here = correlation[:, shortest : longest + 1]
     before, after = correlation[:, shortest - 1 : longest], correlation[:, shortest + 1 : longest + 2]
     octave_cost = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1) * PITCH_RANGE_HZ[0] / rate_hz)
-    scores = np.where((here >= before) & (here > after), here - octave_cost, -np.inf)
-    best = scores.argmax(axis=1)
-    rows = np.arange(len(best))
-    offsets, heights = _parabola(before[rows, best], here[rows, best], after[rows, best])
-    return best + shortest + offsets, np.where(np.isfinite(scores[rows, best]), heights, 0)
+    offsets, heights = _parabola(before, here, after)
+    is_peak = (here >= before) & (here > after)
+    best = np.where(is_peak, heights - octave_cost, -np.inf).argmax(axis=1)
+    chosen = np.arange(len(best)), best
+    return best + shortest + offsets[chosen], np.where(is_peak[chosen], heights[chosen], 0)
 
 
 def _parabola(left: Floats, middle: Floats, right: Floats) -> tuple[Floats, Floats]:

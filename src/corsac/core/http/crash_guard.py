@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,6 +46,7 @@ class CrashGuard:
         streams: Learns which answers are streamed.
         draining: Whether new work is refused because the server is shutting down.
         headers: Response headers of every answer.
+        random_bits: Makes the number in a request id.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class CrashGuard:
         streams: OpenStreams,
         draining: Callable[[], bool],
         headers: list[tuple[bytes, bytes]],
+        random_bits: Callable[[int], int] = random.getrandbits,
     ) -> None:
         self.app = app
         self.logger = logger
         self.streams = streams
         self.draining = draining
         self.headers = headers
+        self.random_bits = random_bits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -91,7 +94,8 @@ class CrashGuard:
         request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         known = REQUEST_ID.fullmatch(request_id)
         client = scope.get("client")
-        return Call(request_id.decode() if known else uuid4().hex, peer=client[0] if client else "unknown")
+        # Ids are no secrets, and asking the system for random bytes would hand the interpreter's lock to another thread.
+        return Call(request_id.decode() if known else f"{self.random_bits(128):032x}", peer=client[0] if client else "unknown")
 
 
 class _Answer:

@@ -35,7 +35,9 @@ BODY_ERRORS = (
     errors.WrongType,
     errors.OutOfRange,
     errors.InvalidChoice,
+    errors.Invalid,
 )
+QUERY_ERRORS = (errors.FieldRequired, errors.WrongType, errors.OutOfRange, errors.InvalidChoice, errors.Invalid)
 NULLABLE_STRING = {"type": ["string", "null"]}
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -73,11 +75,11 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 
 
-def answerable_errors(route: Route, scope: str, *, has_body: bool) -> list[type[CorsacError]]:
+def answerable_errors(route: Route, scope: str, *, has_body: bool, has_query: bool) -> list[type[CorsacError]]:
     """The error classes that an operation can answer with, without duplicates, by status."""
     classes: list[type[CorsacError]] = [errors.UnknownField, errors.InvalidTimeout, errors.HostNotAllowed]
     classes += [errors.OriginNotAllowed, errors.RateLimited, errors.InternalError, errors.DeadlineExceeded]
-    classes += [errors.ShuttingDown]
+    classes += [errors.ShuttingDown, errors.NotAcceptable, errors.TooManyFields]
     if scope != PUBLIC:
         classes += [errors.Unauthenticated]
     if scope not in (PUBLIC, ANY):
@@ -86,22 +88,23 @@ def answerable_errors(route: Route, scope: str, *, has_body: bool) -> list[type[
         classes += [errors.ServiceUnavailable]
     if has_body:
         classes += BODY_ERRORS
+    if has_query:
+        classes += QUERY_ERRORS
     if route.upload:
-        classes += [
-            errors.MultipartInvalid,
-            errors.TooManyFields,
-            errors.BodyTooLarge,
-            errors.UnsupportedMediaType,
-        ]
+        classes += [errors.MultipartInvalid, errors.BodyTooLarge, errors.StorageFull, errors.StorageFailed]
+    if route.method != "GET":
+        classes += [errors.UnsupportedMediaType, errors.ContentEncodingUnsupported]
     if "{" in route.path:
         classes += [errors.InvalidId, errors.NotFound]
     return sorted({*classes, *route.raises}, key=lambda each: (each.status, each.reason))
 
 
-def documented_errors(route: Route, scope: str, *, has_body: bool) -> dict[int | str, dict[str, Any]]:
+def documented_errors(
+    route: Route, scope: str, *, has_body: bool, has_query: bool
+) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: one entry a status, with an example for each reason."""
     documented: dict[int | str, dict[str, Any]] = {}
-    for each in answerable_errors(route, scope, has_body=has_body):
+    for each in answerable_errors(route, scope, has_body=has_body, has_query=has_query):
         entry = documented.setdefault(each.status, {"description": "", "content": {MEDIA_TYPE: {}}})
         entry["description"] += f"{'; ' if entry['description'] else ''}{each.reason}: {each.title()}"
         content = entry["content"][MEDIA_TYPE]

@@ -72,10 +72,10 @@ class Artifact:
 
 @dataclass(slots=True)
 class ArtifactStore:
-    """Keeps generated files as `<root>/files/<kind>/<id><suffix>`; the rows are the truth.
+    """Keeps generated files as `<root>/<kind>/<id><suffix>`; the rows are the truth about what there is.
 
     Args:
-        root: The data directory.
+        root: The data directory's folder `files`.
         database: Keeps the rows.
         logger: Hears of sweeps.
         now: Seconds since the epoch.
@@ -124,7 +124,7 @@ class ArtifactStore:
             raise ValueError(f"Not a kind and a suffix: {kind!r}, {suffix!r}.")
         new = secrets.token_hex(16)
         name, now = new + suffix, self.now()
-        path = self._folder / kind / name
+        path = self.root / kind / name
         artifact = Artifact(new, kind, owner, media_type, name, len(content), "", now, detail, path)
         task = self._arriving[new] = asyncio.create_task(self._store(artifact, content))
         task.add_done_callback(lambda _: self._arriving.pop(new))
@@ -171,7 +171,7 @@ class ArtifactStore:
         """Remove what a crash left half and what has come to its end. Run at start and then now and then."""
         # The order matters: when the rows are read, a file that was listed has its row, or its `put` was
         # under way after the listing, or it is an orphan.
-        files = await asyncio.to_thread(stored_files, self._folder)
+        files = await asyncio.to_thread(stored_files, self.root)
         arriving = frozenset(self._arriving)
         rows = await self.database.read(self._rows)
         unclaimed = await asyncio.to_thread(orphans, files, rows, arriving)
@@ -180,9 +180,7 @@ class ArtifactStore:
         await self._remove({row.id: row.path for row in (*lost, *expired)})
         swept = Swept(len(unclaimed), len(lost), len(expired))
         if swept != Swept(0, 0, 0):
-            self.logger.info(
-                "artifacts swept", files=swept.n_files, rows=swept.n_rows, expired=swept.n_expired
-            )
+            self.logger.info("artifacts swept", files=swept.n_files, rows=swept.n_rows, expired=swept.n_expired)
         return swept
 
     async def list(
@@ -212,12 +210,8 @@ class ArtifactStore:
         page = [self._artifact(row) for row in rows[:limit]]
         return page, f"{page[-1].created_at!r}:{page[-1].id}" if len(rows) > limit else ""
 
-    @property
-    def _folder(self) -> Path:
-        return self.root / "files"
-
     def _artifact(self, row: Sequence[Any]) -> Artifact:
-        path = self._folder / row[1] / row[4]
+        path = self.root / row[1] / row[4]
         *columns, detail = row
         return Artifact(*columns, json.loads(detail), path)  # type: ignore[call-arg]
 
@@ -236,7 +230,7 @@ class ArtifactStore:
 
     def _rows(self, db: apsw.Connection) -> Sequence[Kept]:
         rows: Iterable[Sequence[Any]] = db.execute(SELECT_NEWEST_FIRST)
-        return [Kept(row[0], row[1], row[2], row[3], self._folder / row[1] / row[4]) for row in rows]
+        return [Kept(row[0], row[1], row[2], row[3], self.root / row[1] / row[4]) for row in rows]
 
     def _ended(self, rows: Sequence[Kept]) -> tuple[Sequence[Kept], Sequence[Kept]]:
         lost = [row for row in rows if not row.path.exists()]

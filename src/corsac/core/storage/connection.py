@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
 from corsac.core.exceptions import CorsacError, StorageFailed, StorageFull
+
+if TYPE_CHECKING:
+    from corsac.core.logging_config import Logger
 
 T = TypeVar("T")
 
@@ -40,9 +43,7 @@ class Connection(apsw.Connection):
     """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
-        super().__init__(
-            str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
-        )
+        super().__init__(str(path), flags=apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY)
         self._cursors: list[apsw.Cursor] = []
         self._in_work = False
         self.cursor_factory = self._open_cursor
@@ -71,9 +72,7 @@ class Connection(apsw.Connection):
         try:
             value = work(self)
             if isinstance(value, apsw.Cursor):
-                raise TypeError(
-                    "A unit or query returns values, for example those of fetchall(), not a cursor."
-                )
+                raise TypeError("A unit or query returns values, for example those of fetchall(), not a cursor.")
             return value
         finally:
             self._in_work = False
@@ -89,6 +88,19 @@ class Connection(apsw.Connection):
     def _authorize(self, action: int, _first: str | None, second: str | None, *_: str | None) -> int:
         ends = action == apsw.SQLITE_TRANSACTION or (action == apsw.SQLITE_SAVEPOINT and second == UNIT)
         return apsw.SQLITE_DENY if self._in_work and ends else apsw.SQLITE_OK
+
+
+def discard(connection: apsw.Connection, logger: Logger) -> None:
+    """Close a connection whatever the disk says: what was acknowledged does not depend on it.
+
+    Args:
+        connection: Open or closed.
+        logger: Hears of the disk's errors.
+    """
+    try:
+        connection.close(True)
+    except apsw.Error:
+        logger.exception("a connection to the database closed with an error")
 
 
 def storage_error(error: BaseException) -> CorsacError | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 
 from corsac.core.exceptions import ShuttingDown, StartRefused, StorageFailed
-from corsac.core.storage.connection import DISK_ERRORS, Connection
+from corsac.core.storage.connection import DISK_ERRORS, Connection, discard
 from corsac.core.storage.migrations import migrate
 from corsac.core.storage.writer import Writer
 
@@ -169,5 +169,5 @@ class Database:
     def _finish(self, writer: Writer) -> None:
         self._readers.shutdown()
         while not self._idle.empty():
-            self._idle.get().close(True)
+            discard(self._idle.get(), self._logger)
         writer.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import apsw
 
 from corsac.core.exceptions import CorsacError, StorageFailed
-from corsac.core.storage.connection import UNIT, Connection, storage_error
+from corsac.core.storage.connection import UNIT, Connection, discard, storage_error
 
 if TYPE_CHECKING:
     from corsac.core.logging_config import Logger
@@ -114,7 +114,7 @@ class Writer:
             except RuntimeError:
                 self._logger.warning("the event loop closed before a write's answer", n_units=len(group))
         if self._connection is not None:
-            self._connection.close(True)
+            discard(self._connection, self._logger)
 
     def _waiting(self) -> list[_Write | None]:
         """What is in line, up to a group; nothing when it is time to probe. None is the end."""
@@ -129,9 +129,7 @@ class Writer:
     def _store(self, group: list[_Write]) -> list[_Outcome]:
         """Run a group in one transaction; without units, see whether a commit succeeds."""
         if self._failures >= STOP_AFTER and self._monotonic() < self._retry_at:
-            detail = (
-                "Storage failed several times and is left alone for a moment; nothing of this was stored."
-            )
+            detail = "Storage failed several times and is left alone for a moment; nothing of this was stored."
             return [_Outcome(error=StorageFailed(detail, retry_after_s=self._probe_s)) for _ in group]
         try:
             connection = self._connection = self._connection or Connection(self._path, writable=True)
@@ -178,7 +176,7 @@ class Writer:
             self._failures += 1
             self._retry_at = self._monotonic() + self._probe_s
         if self._connection is not None:
-            self._connection.close(True)
+            discard(self._connection, self._logger)
             self._connection = None
         return [type(failure)() for _ in range(n_units)]
 
