@@ -6,13 +6,15 @@ throughput, at most 1 ms more at the median.
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from socket import create_connection
 
@@ -23,8 +25,8 @@ ROUNDS = 5
 
 
 @contextmanager
-def running(module: str, port: int, *arguments: str) -> Iterator[None]:
-    """A server of `benchmarks`, in a process of its own."""
+def running(module: str, port: int, *arguments: str) -> Iterator[int]:
+    """A server of `benchmarks` in a process of its own; yields its pid."""
     command = [sys.executable, "-m", module, str(port), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -34,33 +36,59 @@ def running(module: str, port: int, *arguments: str) -> Iterator[None]:
                 break
             except OSError:
                 time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(30)
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Measured:
+    """One server's figures, a value a round."""
+
+    pid: int
+    port: int
+    request: bytes
+    per_second: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+
+    def round(self) -> None:
+        before = cpu_s(self.pid)
+        many = load(self.port, self.request, connections=16, seconds=2)
+        self.cpu_us.append((cpu_s(self.pid) - before) / len(many.latencies_s) * 1e6)
+        self.per_second.append(many.per_second)
+        self.p50_ms.append(load(self.port, self.request, connections=1, seconds=1).percentile_ms(0.5))
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        with running("benchmarks.echo_bare", 18491), running("benchmarks.echo_corsac", 18492, folder):
-            time.sleep(2)
-            token = (Path(folder) / "token").read_text().strip()
-            requests = {
-                "bare": (18491, post("/api/echo/echo", BODY)),
-                "corsac": (18492, post("/api/echo/echo", BODY, {"Authorization": f"Bearer {token}"})),
-            }
-            rates: dict[str, list[float]] = {"bare": [], "corsac": []}
-            medians: dict[str, list[float]] = {"bare": [], "corsac": []}
-            for _ in range(ROUNDS):
-                for name, (port, request) in requests.items():
-                    rates[name].append(load(port, request, connections=16, seconds=2).per_second)
-                    medians[name].append(load(port, request, connections=1, seconds=1).percentile_ms(0.5))
-    ratios = [ours / bare for ours, bare in zip(rates["corsac"], rates["bare"], strict=True)]
-    added = [ours - bare for ours, bare in zip(medians["corsac"], medians["bare"], strict=True)]
-    for name in rates:
-        print(f"{name:7} {statistics.median(rates[name]):8.0f} requests/s   p50 {statistics.median(medians[name]):.3f} ms")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running("benchmarks.echo_bare", 18491) as bare_pid,
+        running("benchmarks.echo_corsac", 18492, folder) as corsac_pid,
+    ):
+        time.sleep(2)
+        token = (Path(folder) / "token").read_text().strip()
+        bare = Measured(bare_pid, 18491, post("/api/echo/echo", BODY))
+        corsac = Measured(corsac_pid, 18492, post("/api/echo/echo", BODY, {"Authorization": f"Bearer {token}"}))
+        for _ in range(ROUNDS):
+            bare.round()
+            corsac.round()
+    for name, each in (("bare", bare), ("corsac", corsac)):
+        figures = [statistics.median(values) for values in (each.per_second, each.p50_ms, each.cpu_us)]
+        print("{:7} {:7.0f} requests/s   p50 {:.3f} ms   {:.0f} us CPU a request".format(name, *figures))
+    ratios = [ours / theirs for ours, theirs in zip(corsac.per_second, bare.per_second, strict=True)]
+    cpu = [theirs / ours for ours, theirs in zip(corsac.cpu_us, bare.cpu_us, strict=True)]
+    added = [ours - theirs for ours, theirs in zip(corsac.p50_ms, bare.p50_ms, strict=True)]
     print(f"throughput ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), aim 0.60")
-    print(f"added at p50 {statistics.median(added):.3f} ms, aim 1 ms")
+    print(f"processor ratio  {statistics.median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f})")
+    print(f"added at p50 {statistics.median(added):.3f} ms, aim at most 1 ms")
 
 
 if __name__ == "__main__":

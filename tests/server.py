@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 
 COMMAND = [str(Path(sys.executable).with_name("corsac"))]
 PLUGINS = Path(__file__).with_name("plugins")
-TOKEN = b"@TOKEN@"
+TOKEN = "@TOKEN@"
 """Stands for the owner's token in raw requests."""
+SIGNED = f"Authorization: Bearer {TOKEN}"
+JSON = "Content-Type: application/json"
 
 T = TypeVar("T")
 
@@ -121,17 +123,19 @@ class Server:
         timeout_s: float = 30,
     ) -> Answer:
         """One request, by the owner unless another key is given; `key=""` shows none."""
-        lines = {"Authorization": f"Bearer {self.token if key is None else key}"} if key != "" else {}
+        fields = [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if key != "":
+            fields.append(f"Authorization: Bearer {key or self.token}")
         content = b""
         if body is not None:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            lines["Content-Type"] = "application/json"
-        return self.send(request(method, path, lines | dict(headers or {}), content), timeout_s=timeout_s)
+            fields.append(JSON)
+        return self.send(request(method, path, *fields, body=content), timeout_s=timeout_s)
 
     def connect(self, raw: bytes = b"", timeout_s: float = 30) -> socket.socket:
         """A connection on which `raw` has been sent."""
         client = socket.create_connection(("127.0.0.1", self.port), timeout_s)
-        client.sendall(raw.replace(TOKEN, self.token.encode()))
+        client.sendall(self._signed(raw))
         return client
 
     def send(self, raw: bytes, timeout_s: float = 30) -> Answer:
@@ -139,10 +143,13 @@ class Server:
         began = time.monotonic()
         with self.connect(timeout_s=timeout_s) as client:
             try:
-                client.sendall(raw.replace(TOKEN, self.token.encode()))
+                client.sendall(self._signed(raw))
             except ConnectionError:
                 pass  # refused while we were sending: the answer says so
             return read_answer(client, began)
+
+    def _signed(self, raw: bytes) -> bytes:
+        return raw.replace(TOKEN.encode(), self.token.encode())
 
     def create_key(self, principal: str, *scopes: str) -> str:
         """The secret of a new key."""
@@ -222,13 +229,12 @@ def install_plugin(folder: Path, name: str, entry_points: Mapping[str, Mapping[s
     return folder
 
 
-def request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """The bytes of a request; `Host` and `Content-Length` are added unless given."""
-    fields = {"Host": "localhost"} | dict(headers)
-    if body and "Transfer-Encoding" not in fields:
-        fields.setdefault("Content-Length", str(len(body)))
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-    return "\r\n".join(lines).encode("latin-1") + body
+def request(method: str, target: str, *fields: str, body: bytes = b"", host: str = "localhost") -> bytes:
+    """The bytes of a request; a body without a length among the header fields gets its own."""
+    lines = [f"{method} {target} HTTP/1.1", *([f"Host: {host}"] if host else []), *fields]
+    if body and not any(each.startswith(("Content-Length:", "Transfer-Encoding:")) for each in fields):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def read_answer(client: socket.socket, began: float) -> Answer:

@@ -26,6 +26,10 @@ BANNED_NAMES = frozenset(
     "utils util helpers helper common misc process handle manage data info enhanced advanced comprehensive v2".split()
 )
 KNOW_UVICORN = frozenset({"corsac.core.http.server", "corsac.core.http.protocol", "corsac.core.http.lifespan"})
+SEE_THE_ENVIRONMENT = {
+    "corsac.settings": "reads it",
+    "corsac.core.workers.child": "sets the thread counts of libraries in its own process, before they load",
+}
 SECRET_WORDS = frozenset("token secret digest password ticket signature mac cookie credential".split())
 CODE_LOADERS = frozenset("pickle marshal shelve joblib dill cloudpickle imp".split())
 HEAVY = ("numpy", "scipy", "soundfile", "pyloudnorm", "onnxruntime", "piper", "espeakng_loader", "torch")
@@ -196,7 +200,7 @@ def uvicorn_elsewhere(module: Module) -> Iterator[str]:
 
 def environment(module: Module) -> Iterator[str]:
     """Only the settings read the environment."""
-    if module.name != "corsac.settings":
+    if module.name not in SEE_THE_ENVIRONMENT:
         for node in module.walk(ast.Attribute, ast.Name):
             if (node.attr if isinstance(node, ast.Attribute) else node.id) in ("environ", "environb", "getenv"):
                 yield module.at(node)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Header, Path, Query
@@ -12,7 +15,7 @@ from corsac.core.bodies import RequestBody
 from corsac.core.call import Call
 from corsac.core.config_store import ConfigStore, ServiceConfigModel
 from corsac.core.config_views import ConfigDiff, ConfigVersion, ConfigView, Preview
-from corsac.core.exceptions import ConfigVersionConflict, ConfigVersionNotFound, UnsafeConfig
+from corsac.core.exceptions import ConfigVersionConflict, ConfigVersionNotFound, Invalid, UnsafeConfig
 from corsac.core.identity import ADMIN
 from corsac.core.service import ServiceContext
 
@@ -29,7 +32,9 @@ CHANGE_ERRORS = (ConfigVersionConflict, UnsafeConfig)
 class ConfigEdit(RequestBody):
     """Values by field; what is not named stays as it is. A secret sent as `***` is kept."""
 
-    values: dict[str, Any] = Field(max_length=200, description="New values by field.")
+    values: dict[str, Any] = Field(
+        max_length=200, description="New values by field.", examples=[{"timeout_s": 30}]
+    )
 
 
 class ConfigEndpointMixin:
@@ -73,9 +78,10 @@ class ConfigEndpointMixin:
         reason: Reason = "",
     ) -> ConfigView:
         """Set some fields."""
-        view = await self.config.update(
-            body.values, author=call.principal.id, if_match=if_match, force=force, reason=reason or None
-        )
+        with _pointers_into_the_body():
+            view = await self.config.update(
+                body.values, author=call.principal.id, if_match=if_match, force=force, reason=reason or None
+            )
         return self._tagged(view, call)
 
     @get("/config/schema", scope=ADMIN, while_down=True)
@@ -134,3 +140,13 @@ class ConfigEndpointMixin:
     def _tagged(view: ConfigView, call: Call) -> ConfigView:
         call.headers.append((b"etag", view.etag.encode()))
         return view
+
+
+@contextmanager
+def _pointers_into_the_body() -> Iterator[None]:
+    """The store points into the values; in a `ConfigEdit` those are a member of the body."""
+    try:
+        yield
+    except Invalid as error:
+        error.errors = tuple(replace(each, pointer="/values" + each.pointer) for each in error.errors)
+        raise

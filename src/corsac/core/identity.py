@@ -30,6 +30,7 @@ ADMIN = "admin"
 """The scope that covers all others and sees every principal's rows."""
 
 KEY_PREFIX = "corsac_"
+"""Starts every secret of ours, so that logs recognize and mask them without being told."""
 SESSION_S = 30 * 86_400.0
 TICKET_S = 300.0
 
@@ -230,7 +231,8 @@ class Identity:
         def unit(db: apsw.Connection) -> int:
             db.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (at, key_id))
             revoked = db.changes()
-            db.execute("DELETE FROM sessions WHERE key_id = ?", (key_id,))
+            if revoked:  # the owner's sessions carry an id that is no key's
+                db.execute("DELETE FROM sessions WHERE key_id = ?", (key_id,))
             return revoked
 
         if not await self.database.write(unit):
@@ -241,7 +243,7 @@ class Identity:
 
     def issue_ticket(self) -> str:
         """A word that a browser exchanges for a session: once, within five minutes, for the owner."""
-        ticket = secrets.token_urlsafe(24)
+        ticket = KEY_PREFIX + secrets.token_urlsafe(24)
         self.redactor.add(ticket)
         self._tickets = {digest: end for digest, end in self._tickets.items() if end > self.now()}
         self._tickets[digest_of(ticket)] = self.now() + TICKET_S
@@ -261,7 +263,7 @@ class Identity:
                 "The ticket is unknown, used or older than five minutes.",
                 hint="`corsac open` prints a new address.",
             )
-        secret = secrets.token_urlsafe(32)
+        secret = KEY_PREFIX + secrets.token_urlsafe(32)
         self.redactor.add(secret)
         digest, expires_at = digest_of(secret), self.now() + SESSION_S
         row = (digest, OWNER.key_id, OWNER.id, self.now(), expires_at)

@@ -19,6 +19,7 @@ from corsac.core.log_store import LogStore
 
 QUEUE_LINES = 10_000
 BATCH_LINES = 64
+GATHER_S = 0.02
 REPORT_DROPPED_S = 10.0
 CLOSE_S = 5.0
 _OURS = frozenset({"time", "level"})
@@ -165,7 +166,10 @@ class LogSink:
         ending = False
         while not ending:
             batch = [self._queue.get()]
-            # Short batches: rendering holds the interpreter's lock, and requests wait for that.
+            # Rendering holds the interpreter's lock and requests wait for that, so batches are short; and waking up at
+            # every line would take the lock away from the event loop at every request, so they gather for a moment.
+            if self._queue.qsize() < BATCH_LINES and not self._closed:
+                time.sleep(GATHER_S)
             while len(batch) < BATCH_LINES and not self._queue.empty():
                 batch.append(self._queue.get())
             ending = None in batch

@@ -44,7 +44,7 @@ class LoggingMiddleware:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
-        self.logger = logger
+        self.logger = logger.bind()  # bound once: binding at every request costs a third of the line
         self.metrics = metrics
         self.errors = errors
         self.monotonic = monotonic

@@ -17,7 +17,8 @@ from corsac.core.http.server import Hooks, Server
 
 
 def say(*words):
-    print(*words, flush=True)
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
 
 
 class RawApp:

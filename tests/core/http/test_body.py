@@ -75,7 +75,9 @@ def test_a_broken_text_is_malformed(text: str) -> None:
         parse_json(text.encode())
 
 
-@pytest.mark.parametrize("body", [b'"a\tb"', b'["\n"]', b"[\x0c1]", b"\xc2\xa0[]", b"[]\xe2\x80\xa8", b'"abcd\x00"', b" "])
+@pytest.mark.parametrize(
+    "body", [b'"a\tb"', b'["\n"]', b"[\x0c1]", b"\xc2\xa0[]", b"[]\xe2\x80\xa8", b'"abcd\x00"', b" "]
+)
 def test_control_characters_and_foreign_white_space_are_malformed(body: bytes) -> None:
     with pytest.raises(MalformedJson):
         parse_json(body)
@@ -105,7 +107,11 @@ def test_what_is_valid_is_taken(text: str) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**300), 10**300)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
     max_leaves=20,
 )
@@ -116,7 +122,9 @@ def test_every_value_comes_back(value: object, escaped: bool) -> None:
     assert parse_json(json.dumps(value, ensure_ascii=escaped).encode()) == value
 
 
-PIECES = st.sampled_from([*b"[]{},:", b'"', b"\\u", b"d800", b"1", b"e9", b"-", b"NaN", b"true", b"\xff", b"\xef\xbb\xbf", b"\0"])
+PIECES = st.sampled_from(
+    [*b"[]{},:", b'"', b"\\u", b"d800", b"1", b"e9", b"-", b"NaN", b"true", b"\xff", b"\xef\xbb\xbf", b"\0"]
+)
 
 
 @given(st.binary(max_size=60) | st.lists(PIECES.map(lambda p: p if isinstance(p, bytes) else bytes([p]))).map(b"".join))

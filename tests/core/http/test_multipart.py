@@ -102,7 +102,13 @@ async def test_a_refused_form_leaves_no_file(tmp_path: Path, body: bytes, error:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=" + "-" * 1_000_000, "x", ""],
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=" + "-" * 1_000_000,
+        "x",
+        "",
+    ],
 )
 async def test_a_boundary_has_one_to_seventy_characters(tmp_path: Path, content_type: str) -> None:
     with pytest.raises(MultipartInvalid, match="1 to 70"):

@@ -38,7 +38,18 @@ def test_the_best_offer_is_chosen(accept: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "accept", ["image/png", "image/*", "application/json;q=0", "*/*;q=0", "application", "json", "audio/*;q=nan", ";", "a" * 9000]
+    "accept",
+    [
+        "image/png",
+        "image/*",
+        "application/json;q=0",
+        "*/*;q=0",
+        "application",
+        "json",
+        "audio/*;q=nan",
+        ";",
+        "a" * 9000,
+    ],
 )
 def test_nothing_that_fits_is_a_406_with_the_offers(accept: str) -> None:
     with pytest.raises(NotAcceptable, match=r"application/json, audio/\*"):

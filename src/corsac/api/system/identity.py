@@ -24,14 +24,14 @@ KeyId = Annotated[str, Path(pattern=r"^[a-z0-9]{1,64}$"), refused_as(InvalidId)]
 class KeyRequest(RequestBody):
     """A key to be made."""
 
-    name: str = Field(min_length=1, max_length=100, description="For people.")
+    name: str = Field(min_length=1, max_length=100, description="For people.", examples=["my notebook"])
     principal: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$",
         max_length=64,
         description="Whom its rows belong to.",
         examples=["alice"],
     )
-    scopes: list[str] = Field(
+    scopes: list[Annotated[str, Field(max_length=64)]] = Field(
         min_length=1, max_length=64, description="Names of services, `any`, or `admin`.", examples=[["tts"]]
     )
 
@@ -67,7 +67,12 @@ class NewKey(Reply):
 class TicketRequest(RequestBody):
     """The ticket from the address that the server printed."""
 
-    ticket: str = Field(min_length=8, max_length=100)
+    ticket: str = Field(
+        min_length=8,
+        max_length=100,
+        description="What stands behind `#ticket=` in the address.",
+        examples=["b3Blbi1zZXNhbWUtMTIzNDU2"],
+    )
 
 
 class CallerView(Reply):

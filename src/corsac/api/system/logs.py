@@ -28,9 +28,12 @@ class LevelChange(RequestBody):
     """A level for one service."""
 
     service: str = Field(
-        max_length=64, pattern=r"^[a-z0-9_.:-]+$", description="A service's name, or `root` for all."
+        max_length=64,
+        pattern=r"^[a-z0-9_.:-]+$",
+        description="A service's name, or `root` for all.",
+        examples=["tts"],
     )
-    level: str = Field(max_length=16, description="debug, info, warning or error.")
+    level: str = Field(max_length=16, description="debug, info, warning or error.", examples=["debug"])
 
 
 class LogsRouter(BaseRouter):

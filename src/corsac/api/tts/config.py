@@ -16,6 +16,7 @@ class TTSConfigModel(ServiceConfigModel):
     language: str = Field(
         "en",
         pattern=r"^[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8})*$",
+        max_length=35,
         description="BCP 47 tag spoken where a text does not tell.",
     )
     format: AudioFormat = Field("wav", description="Audio format where a request names none.")

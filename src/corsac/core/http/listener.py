@@ -42,13 +42,10 @@ def listening_refused(error: OSError, host: str, port: int) -> StartRefused:
     """What the system's refusal means for whoever starts the server."""
     if error.errno == errno.EADDRINUSE:
         return StartRefused(
-            f"Port {port} of {host} is in use by another program. "
-            "Stop that program, or set CORSAC_PORT to a free port."
+            f"Port {port} of {host} is in use by another program. Stop that program, or set CORSAC_PORT to a free port."
         )
     if error.errno == errno.EACCES:
-        return StartRefused(
-            f"Port {port} is reserved for the system. Set CORSAC_PORT to one of 1024 to 65535."
-        )
+        return StartRefused(f"Port {port} is reserved for the system. Set CORSAC_PORT to one of 1024 to 65535.")
     if error.errno == errno.EADDRNOTAVAIL:
         return StartRefused(f"{host} is not an address of this machine. Set CORSAC_HOST to one that is.")
     return StartRefused(f"Port {port} of {host} cannot be opened: {error.strerror}.")

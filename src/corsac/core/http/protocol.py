@@ -134,9 +134,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self.n_headers += 1
         self._count_header_bytes(len(name) + len(value) + len(b": \r\n"))
-        if (
-            self.clock.phase is Phase.HEADER
-        ):  # not a trailer: those must not reach a request that already runs
+        if self.clock.phase is Phase.HEADER:  # not a trailer: those must not reach a request that already runs
             super().on_header(name, value)
 
     def _count_header_bytes(self, size_bytes: int) -> None:

@@ -102,9 +102,7 @@ class Server(uvicorn.Server):
         self._drain_timeout_s, self._monotonic = drain_timeout_s, monotonic
         self._logger = logging.getLogger("uvicorn.error")
         self._lingering: set[LimitedProtocol] = set()
-        self._in_flight: set[asyncio.Task[None]] | None = (
-            None  # as the drain began; WebSockets are not waited for
-        )
+        self._in_flight: set[asyncio.Task[None]] | None = None  # as the drain began; WebSockets are not waited for
         self._drain_until = 0.0
         self._exit_at: float | None = None
         self._reload_asked = self._ended = False
@@ -184,13 +182,12 @@ class Server(uvicorn.Server):
         starting.result()
         address = self._listener.getsockname()[:2]
         try:
-            listening = asyncio.get_running_loop().create_server(
-                self._new_connection, sock=self._listener, backlog=BACKLOG
-            )
-            self.servers = [await listening]
+            self._listener.listen(BACKLOG)  # here, because uvloop keeps a failure of it to itself
         except OSError as error:
             await self.lifespan.shutdown()
             raise listening_refused(error, *address) from error
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._new_connection, sock=self._listener, backlog=BACKLOG)]
         self.started = True
         self._hooks.on_listening(address)
 
