@@ -44,6 +44,11 @@ def log() -> LogCapture:
 
 @pytest.fixture
 def logger(log: LogCapture) -> Logger:
+    return logger_into(log)
+
+
+def logger_into(log: LogCapture) -> Logger:
+    """A logger whose lines of every level `log` gets."""
     wrapper = structlog.make_filtering_bound_logger(0)
     return structlog.wrap_logger(None, processors=[log], wrapper_class=wrapper)  # type: ignore[no-any-return]
 
@@ -56,9 +61,10 @@ def streams() -> OpenStreams:
 @pytest.fixture
 def client_of(logger: Logger, streams: OpenStreams) -> ClientOf:
     """Makes a client, in this process, of an app behind the crash guard."""
+    return lambda app: client_behind_guard(app, logger, streams)
 
-    def client(app: ASGIApp) -> httpx.AsyncClient:
-        guarded = CrashGuard(app, logger=logger, streams=streams, draining=lambda: False, headers=[])
-        return httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost")
 
-    return client
+def client_behind_guard(app: ASGIApp, logger: Logger, streams: OpenStreams) -> httpx.AsyncClient:
+    """A client of `app`; an exception that the crash guard lets out fails the test."""
+    guarded = CrashGuard(app, logger=logger, streams=streams, draining=lambda: False, headers=[])
+    return httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost")

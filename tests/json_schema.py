@@ -96,3 +96,20 @@ def places(schema: Schema, document: Schema, place: str = "") -> Iterator[tuple[
     for each in (schema.get("items"), schema.get("additionalProperties")):
         if isinstance(each, Mapping):
             yield from places(each, document, f"{place}/*")
+
+
+def is_bounded(schema: Schema) -> bool:
+    """Whether a schema of one value says how large the value may be."""
+    if "enum" in schema or "const" in schema:
+        return True
+    match schema.get("type"):
+        case "string":
+            endless = re.search(r"[*+]|\{\d+,\}", re.sub(r"\[[^]]*\]|\\.", "", schema.get("pattern", "*")))
+            return "maxLength" in schema or not endless or schema.get("format") == "date-time"
+        case "array":
+            return "maxItems" in schema
+        case "object":
+            return schema.get("additionalProperties") is False or "maxProperties" in schema
+        case "number" | "integer":
+            return {"minimum", "exclusiveMinimum"} & schema.keys() != set() and "maximum" in schema
+    return True

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
@@ -142,10 +143,8 @@ class Server:
         """Send bytes on a connection of their own and read one answer."""
         began = time.monotonic()
         with self.connect(timeout_s=timeout_s) as client:
-            try:
+            with suppress(ConnectionError):  # refused while we were sending: the answer says so
                 client.sendall(self._signed(raw))
-            except ConnectionError:
-                pass  # refused while we were sending: the answer says so
             return read_answer(client, began)
 
     def _signed(self, raw: bytes) -> bytes:

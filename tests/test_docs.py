@@ -13,7 +13,7 @@ import pytest_asyncio
 from corsac.core.exceptions import CorsacError, error_classes
 from corsac.core.http.gate import RouteGate
 from tests.in_process import Running, running
-from tests.json_schema import Schema, places, resolved, violations
+from tests.json_schema import Schema, is_bounded, places, resolved, violations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -133,23 +133,6 @@ async def test_the_examples_of_a_body_make_a_valid_body(
         for field, examples in fields.items():
             for each in examples:
                 assert not list(violations(each, top["properties"][field], document)), (name, field)
-
-
-def is_bounded(schema: Schema) -> bool:
-    """Whether a schema of one value says how large the value may be."""
-    if "enum" in schema or "const" in schema:
-        return True
-    match schema.get("type"):
-        case "string":
-            endless = re.search(r"[*+]|\{\d+,\}", re.sub(r"\[[^]]*\]|\\.", "", schema.get("pattern", "*")))
-            return "maxLength" in schema or not endless or schema.get("format") == "date-time"
-        case "array":
-            return "maxItems" in schema
-        case "object":
-            return schema.get("additionalProperties") is False or "maxProperties" in schema
-        case "number" | "integer":
-            return {"minimum", "exclusiveMinimum"} & schema.keys() != set() and "maximum" in schema
-    return True
 
 
 async def test_everything_in_a_body_is_bounded_and_described(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import pytest
 from structlog.testing import LogCapture
+from tests.conftest import Clock
 
 from corsac.core import health_checks
 from corsac.core.exceptions import ServiceNotFound
@@ -16,12 +16,6 @@ from corsac.core.logging_config import Logger
 from corsac.core.metrics import Metrics
 from corsac.core.service import Part, Refused
 from corsac.core.service_registry import SERVICE, Entry, ServiceRegistry, State
-
-
-class Clock(Protocol):
-    now: float
-
-    def __call__(self) -> float: ...
 
 
 class Patient(Part):
@@ -106,7 +100,12 @@ async def test_many_who_ask_at_once_cause_one_check(monitor: HealthMonitor, add:
 
 @pytest.mark.parametrize(("random", "valid_s"), [(0.0, 4.0), (0.5, 5.0), (0.999, 5.99)])
 async def test_a_check_is_good_for_about_five_seconds_and_tells_its_age(
-    monitor: HealthMonitor, add: Callable[..., Patient], clock: Clock, jitter: list[float], random: float, valid_s: float
+    monitor: HealthMonitor,
+    add: Callable[..., Patient],
+    clock: Clock,
+    jitter: list[float],
+    random: float,
+    valid_s: float,
 ) -> None:
     jitter[0], part = random, add("tts")
     await monitor.report("tts")

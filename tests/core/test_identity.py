@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+from tests.conftest import Clock
 
 from corsac.core.exceptions import NotFound, Unauthenticated
 from corsac.core.identity import ADMIN, ANY, OWNER, SESSION_S, TICKET_S, Identity, Principal, digest_of
 from corsac.core.logging_config import Logger
 from corsac.core.redaction import SecretRedactor
 from corsac.core.storage.database import Database
-
-
-class Clock(Protocol):
-    now: float
-
-    def __call__(self) -> float: ...
 
 
 @pytest.fixture
@@ -113,7 +107,9 @@ async def test_what_is_no_key_cannot_be_revoked(identity: Identity, key_id: str)
     assert (await next_start(identity)).by_session(session) is OWNER
 
 
-async def test_neither_database_nor_logs_hold_a_secret(identity: Identity, redactor: SecretRedactor, tmp_path: Path) -> None:
+async def test_neither_database_nor_logs_hold_a_secret(
+    identity: Identity, redactor: SecretRedactor, tmp_path: Path
+) -> None:
     ticket = identity.issue_ticket()
     secrets = [ticket, await identity.redeem_ticket(ticket), identity.token]
     secrets.append((await identity.create_key("alice", "laptop", ["tts"]))[1])
@@ -138,7 +134,9 @@ async def test_of_two_who_redeem_a_ticket_at_once_one_gets_in(identity: Identity
 
 
 @pytest.mark.parametrize(("waited_s", "works"), [(TICKET_S - 1, True), (TICKET_S, False)])
-async def test_a_ticket_is_good_for_five_minutes(identity: Identity, clock: Clock, waited_s: float, works: bool) -> None:
+async def test_a_ticket_is_good_for_five_minutes(
+    identity: Identity, clock: Clock, waited_s: float, works: bool
+) -> None:
     ticket = identity.issue_ticket()
     clock.now += waited_s
     identity.issue_ticket()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Protocol
 
 import pytest
 from structlog.testing import LogCapture
+from tests.conftest import Clock
 
 from corsac.core.exceptions import ServiceNotFound
 from corsac.core.health_checks import Check
@@ -15,12 +15,6 @@ from corsac.core.logging_config import Logger
 from corsac.core.service import Broken, NotReady, Part, Refused
 from corsac.core.service_initializers import ServiceInitializer
 from corsac.core.service_registry import SERVICE, Entry, ServiceRegistry, State
-
-
-class Clock(Protocol):
-    now: float
-
-    def __call__(self) -> float: ...
 
 
 class Scripted(Part):
@@ -100,7 +94,12 @@ async def turns(n: int = 20) -> None:
     ],
 )
 async def test_what_trying_again_will_not_mend_is_given_up_with_the_reason(
-    registry: ServiceRegistry, initializer: ServiceInitializer, pauses: Pauses, failure: Exception, kind: str, detail: str
+    registry: ServiceRegistry,
+    initializer: ServiceInitializer,
+    pauses: Pauses,
+    failure: Exception,
+    kind: str,
+    detail: str,
 ) -> None:
     entry, other = add(registry, "a", Scripted(failure)), add(registry, "b", Scripted())
     await initializer.start_all()

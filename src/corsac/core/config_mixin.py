@@ -32,9 +32,7 @@ CHANGE_ERRORS = (ConfigVersionConflict, UnsafeConfig)
 class ConfigEdit(RequestBody):
     """Values by field; what is not named stays as it is. A secret sent as `***` is kept."""
 
-    values: dict[str, Any] = Field(
-        max_length=200, description="New values by field.", examples=[{"timeout_s": 30}]
-    )
+    values: dict[str, Any] = Field(max_length=200, description="New values by field.", examples=[{"timeout_s": 30}])
 
 
 class ConfigEndpointMixin:
@@ -100,9 +98,7 @@ class ConfigEndpointMixin:
         return await self.config.history(limit)
 
     @get("/config/diff", scope=ADMIN, while_down=True, raises=(ConfigVersionNotFound,))
-    async def config_diff(
-        self, from_version: Annotated[Version, Query(alias="from")], to: Version
-    ) -> ConfigDiff:
+    async def config_diff(self, from_version: Annotated[Version, Query(alias="from")], to: Version) -> ConfigDiff:
         """What differs between two versions."""
         return await self.config.diff(from_version, to)
 
@@ -131,9 +127,7 @@ class ConfigEndpointMixin:
         self, call: Call, if_match: IfMatch = None, force: Force = False, reason: Reason = ""
     ) -> ConfigView:
         """Take back everything that the API set."""
-        view = await self.config.reset(
-            author=call.principal.id, if_match=if_match, force=force, reason=reason or None
-        )
+        view = await self.config.reset(author=call.principal.id, if_match=if_match, force=force, reason=reason or None)
         return self._tagged(view, call)
 
     @staticmethod

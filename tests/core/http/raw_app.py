@@ -79,14 +79,14 @@ class RawApp:
         await answer(send, {}, status=413, headers=[(b"connection", b"close")] if close else [])
 
     async def do_slow(self, scope, receive, send):
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         await answer(send, {"slow": True})
 
     async def do_sleep(self, scope, receive, send, answered=""):
         if answered:
             await answer(send, {})
         try:
-            await asyncio.sleep(0.7 if answered else 60)
+            await asyncio.sleep(0.3 if answered else 60)
             self.events.append("finished")
         except asyncio.CancelledError:
             self.events.append("cancelled")

@@ -16,7 +16,7 @@ HANDSHAKE = (*UPGRADE, "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNh
 
 @pytest.fixture(scope="module")
 def server():
-    limits = {"header_timeout_s": 1, "body_idle_timeout_s": 1, "body_bytes_per_s": 1, "write_timeout_s": 2}
+    limits = {"header_timeout_s": 0.6, "body_idle_timeout_s": 0.6, "body_bytes_per_s": 1, "write_timeout_s": 1}
     server = RawServer(limits={**limits, "linger_s": 0.5})
     yield server
     server.close()
@@ -97,7 +97,7 @@ ANSWERED = [
     ("a broken body behind a good request", request("/slow") + CHUNKED + b"zz\r\n", [200, 400]),
     ("17 pipelined and some more", request("/slow") + request() * 20, [200] * 17 + [400]),
     ("a WebSocket behind an unanswered request", request("/slow") + request("/ws", *HANDSHAKE), [200, 400]),
-    ("a megabyte that waits for us", request("/upload?wait=2", "Content-Length: 1000000", method="POST")
+    ("a megabyte that waits for us", request("/upload?wait=1", "Content-Length: 1000000", method="POST")
      + b"a" * 1_000_000, [200]),
 ]  # fmt: skip
 
@@ -117,14 +117,14 @@ def test_header_of_one_byte_at_a_time_times_out(server):
             if reply:
                 break
     assert problem(reply)["reason"] == "REQUEST_TIMEOUT"
-    assert time.monotonic() - began < 1.3
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("byte", [b"G", b"\r\n"])
 def test_kept_connection_has_a_whole_header_s_time_from_the_first_byte(server, byte):
     with server.connect(request()) as client:
         assert statuses(read(client, 0.3, 1)[0]) == [200]
-        time.sleep(1)
+        time.sleep(0.8)
         client.sendall(byte)
         reply, end = read(client, 3)
     assert problem(reply)["reason"] == "REQUEST_TIMEOUT"
@@ -135,7 +135,7 @@ def test_slow_but_steady_body_is_read(server):
     with server.connect(TEN_BYTES) as client:
         for _ in range(10):
             client.sendall(b"a")
-            time.sleep(0.15)
+            time.sleep(0.1)
         assert statuses(read(client, 0.5, 1)[0]) == [200]
 
 
@@ -150,7 +150,7 @@ def test_body_below_the_lowest_rate_times_out(start_server):
 
 
 def test_client_that_waits_for_100_continue_is_not_timed_out(server):
-    head = request("/upload?wait=1.6", "Expect: 100-continue", "Content-Length: 3", method="POST")
+    head = request("/upload?wait=1", "Expect: 100-continue", "Content-Length: 3", method="POST")
     with server.connect(head) as client:
         first, _ = read(client, 3, 1)
         client.sendall(b"abc")
@@ -195,18 +195,20 @@ LEAVING = [
 def test_client_that_leaves_ends_its_unanswered_request_within_a_second(server, data, event):
     before = server.stats()["events"]
     client = server.connect(data)
-    time.sleep(0.3)
+    time.sleep(0.2)
     client.close()
-    time.sleep(0.7)
-    assert server.stats()["events"] == [*before, event]
+    left = time.monotonic()
+    while (after := server.stats()["events"]) == before and time.monotonic() - left < 1:
+        pass
+    assert after == [*before, event]
     assert server.lines.empty()  # nothing was logged about it
 
 
 def test_reader_that_stops_reading_is_dropped(server):
     with server.connect(request("/sse?big=65536"), receive_buffer=4096):
-        time.sleep(1)
+        time.sleep(0.3)
         assert server.stats()["streams"] == 1
-        time.sleep(1.8)
+        time.sleep(1)
         assert server.stats()["streams"] == 0
 
 
@@ -231,7 +233,7 @@ def test_every_refusal_is_reported_with_its_request_id_and_peer(server):
 def test_connections_above_the_cap_get_a_503_and_leave_no_trace(start_server):
     server = start_server(limits={"connections": 20, "header_timeout_s": 30})
     clients = [server.connect() for _ in range(30)]
-    replies = [read(client, 0.1) for client in clients]
+    replies = [read(client, 0.03) for client in clients]
     refused = [problem(reply)["reason"] for reply, end in replies if end == "closed"]
     for client in clients:
         client.close()

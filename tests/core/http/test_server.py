@@ -54,18 +54,15 @@ def test_second_signal_does_not_wait(start_server):
         assert server.exit_code(3) == 0
 
 
-def test_stuck_thread_does_not_hold_the_exit(start_server):
-    server = start_server(drain_timeout_s=0.5)
-    with server.connect(request("/stuck")):
+def test_neither_a_stuck_thread_nor_a_slow_stop_of_the_application_holds_the_exit(start_server):
+    stuck = start_server(drain_timeout_s=0.5)
+    slow = start_server(drain_timeout_s=0.5, shutdown_s=60)
+    with stuck.connect(request("/stuck")):
         time.sleep(0.3)
-        server.send_signal()
-        assert server.exit_code(0.5 + 5) == 0
-
-
-def test_application_that_stops_too_slowly_is_cut_off(start_server):
-    server = start_server(drain_timeout_s=0.5, shutdown_s=60)
-    server.send_signal()
-    assert server.exit_code(0.5 + 5) == 0
+        stuck.send_signal()
+        slow.send_signal()
+        assert stuck.exit_code(0.5 + 5) == 0
+        assert slow.exit_code(0.5) == 0
 
 
 def test_open_websocket_does_not_hold_the_exit_and_is_told(start_server):

@@ -17,6 +17,7 @@ from corsac.engines.speech.language_tag import language_tag
         ("chr-US-Qaaa-x-west", "chr-US-Qaaa-x-west"),
         ("en-us-nyc", "en-US-x-nyc"),
         ("cmn-latn-pinyin", "zh-Latn-pinyin"),
+        ("piqd", "tlh-Piqd"),
     ],
 )
 def test_a_language_code_becomes_a_tag(code: str, tag: str) -> None:

@@ -32,7 +32,7 @@ from corsac.core.exceptions import (
     WorkerCrashed,
     WorkerOutOfMemory,
 )
-from corsac.core.http.download import download
+from corsac.core.http.download import RangeNotSatisfiable, download
 from corsac.core.paging import Page, PageCursor, PageLimit
 from corsac.core.router_mixins import RateLimitingMixin
 from corsac.core.service import ServiceSpec
@@ -92,7 +92,7 @@ class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter
         """The caller's generated audio, newest first."""
         return await self.manager.list_audio(call, limit, cursor)
 
-    @get("/audio/{audio_id}", produces=("audio/*",))
+    @get("/audio/{audio_id}", produces=("audio/*",), raises=(RangeNotSatisfiable,))
     async def audio(self, audio_id: AudioId, call: Call) -> FileResponse:
         """A generated audio file."""
         return download(await self.manager.audio(audio_id, call))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from corsac.core.bodies import Reply
 
@@ -21,35 +21,43 @@ class Finding(Reply):
     advice: str = Field(description="What would help.")
 
 
+def _rounded(digits: int) -> AfterValidator:
+    return AfterValidator(lambda value: round(value, digits))
+
+
+Measure = Annotated[float, _rounded(3)]
+Ratio = Annotated[float, _rounded(6)]
+
+
 class QualityReport(Reply):
     """Measures of one waveform. One that does not exist is null, and `reasons` says under its name why."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    duration_s: float
-    chars_per_s: float | None = Field(description="Letters and digits a second, without the silence around the speech.")
-    words_per_min: float | None
-    leading_silence_s: float | None
-    trailing_silence_s: float | None
-    longest_silence_s: float | None = Field(description="Longest pause within the speech.")
-    silence_ratio: float = Field(ge=0, le=1, description="Share of 10 ms frames over 40 dB below the loud ones.")
+    duration_s: Measure
+    chars_per_s: Measure | None = Field(description="Letters and digits a second, without the silence around the speech.")
+    words_per_min: Measure | None
+    leading_silence_s: Measure | None
+    trailing_silence_s: Measure | None
+    longest_silence_s: Measure | None = Field(description="Longest pause within the speech.")
+    silence_ratio: Measure = Field(ge=0, le=1, description="Share of 10 ms frames over 40 dB below the loud ones.")
     clipped_samples: int = Field(ge=0, description="Samples beyond full scale, or in a flat top at the peak.")
-    clipped_ratio: float = Field(ge=0, le=1)
-    peak_dbfs: float | None
-    rms_dbfs: float | None
-    loudness_lufs: float | None = Field(description="Integrated loudness, ITU-R BS.1770-4.")
-    snr_db: float | None = Field(description="Blind estimate from each frequency's quiet moments; -20 to about 90.")
-    bandwidth_hz: float | None = Field(
+    clipped_ratio: Ratio = Field(ge=0, le=1)
+    peak_dbfs: Measure | None
+    rms_dbfs: Measure | None
+    loudness_lufs: Measure | None = Field(description="Integrated loudness, ITU-R BS.1770-4.")
+    snr_db: Measure | None = Field(description="Blind estimate from each frequency's quiet moments; -20 to about 90.")
+    bandwidth_hz: Measure | None = Field(
         description="Highest frequency at which speech is within 50 dB of its strongest."
     )
-    pitch_hz: float | None = Field(description="Median of the voice's fundamental frequency.")
-    pitch_spread_semitones: float | None = Field(description="Half the range of the middle 68 %: one deviation.")
-    hnr_db: float | None = Field(
+    pitch_hz: Measure | None = Field(description="Median of the voice's fundamental frequency.")
+    pitch_spread_semitones: Measure | None = Field(description="Half the range of the middle 68 %: one deviation.")
+    hnr_db: Measure | None = Field(
         description="Harmonics-to-noise ratio, mean of the voiced frames, below 5 kHz or more."
     )
-    cpps_db: float | None = Field(description="Smoothed cepstral peak prominence, mean of the frames with sound.")
-    clarity: float | None = Field(ge=0, le=1, description="How much of the speech can be heard; see quality.clarity.")
-    naturalness: float | None = Field(ge=0, le=1, description="How like a person's; see quality.naturalness.")
-    intelligibility: float | None = Field(ge=0, le=1, description="One minus the word error rate of a transcription.")
+    cpps_db: Measure | None = Field(description="Smoothed cepstral peak prominence, mean of the frames with sound.")
+    clarity: Measure | None = Field(ge=0, le=1, description="How much of the speech can be heard; see quality.clarity.")
+    naturalness: Measure | None = Field(ge=0, le=1, description="How like a person's; see quality.naturalness.")
+    intelligibility: Measure | None = Field(ge=0, le=1, description="One minus the word error rate of a transcription.")
     reasons: dict[str, str] = Field(description="Why a measure is null, by its name.")
     findings: list[Finding] = Field(default_factory=list)

@@ -175,7 +175,7 @@ class TTSServiceManager(Part):
             format=audio_format,
             media_type=artifact.media_type,
             size_bytes=artifact.size_bytes,
-            duration_s=finished["duration_s"],
+            duration_s=round(finished["duration_s"], 3),
             rate_hz=speech.rate_hz,
             voice=candidate.voice.id,
             language=candidate.voice.language,

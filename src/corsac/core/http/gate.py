@@ -29,7 +29,7 @@ from corsac.core.http.crash_guard import CALL
 from corsac.core.http.negotiation import negotiate
 from corsac.core.http.problem import BodyRefused
 from corsac.core.identity import ADMIN, PUBLIC
-from corsac.core.load.rate_limiter import Limit, RateLimiter
+from corsac.core.load.rate_limiter import Limit, RateLimiter, peer_key
 
 MAX_QUERY_FIELDS = 100
 # A page of another site can send these, and a body without any type, without asking first; so an operation without a
@@ -113,7 +113,7 @@ class RouteGate:
     def _take_limit(self, call: Call) -> None:
         policy = self.policy
         if policy.limit is not None:
-            caller = call.caller.key_id if call.caller else call.peer
+            caller = call.caller.key_id if call.caller else peer_key(call.peer)
             key = f"{policy.service}.{policy.operation}:{caller}"
             decision = self.limiter.require(policy.operation, key, policy.limit)
             call.headers += decision.headers(policy.operation)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+PRIMARY = {"cmn": "zh", "piqd": "tlh-Piqd"}
+
 
 def language_tag(code: str) -> str:
     """A language code in the form that BCP 47 recommends.
 
     Three letters after a region, as in espeak's `en-us-nyc`, have no place in a tag; they become a private
-    part. Mandarin is `zh`, the tag that people write, rather than `cmn`.
+    part. Mandarin is `zh`, the tag that people write, rather than `cmn`. What espeak calls `piqd` is Klingon in its
+    own script.
 
     Args:
         code: Parts joined by hyphens or underscores, in any case: `en-us`, `pt_BR`, `cmn-latn-pinyin`.
@@ -19,7 +22,7 @@ def language_tag(code: str) -> str:
         RFC 5646, sections 2.1 and 2.1.1; the alias of `cmn` is CLDR's.
     """
     first, *rest = code.replace("_", "-").lower().split("-")
-    tag, private = ["zh" if first == "cmn" else first], False
+    tag, private = [PRIMARY.get(first, first)], False
     for part in rest:
         if private:
             tag.append(part)

@@ -5,6 +5,7 @@ piper-tts is under the GPL, so it is loaded in a worker process only.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +35,9 @@ class PiperEngine(SupervisedSpeechEngine):
         Raises:
             Refused: The voice is not pulled.
         """
-        return {"folders": [str(self.context.models.folder(name)) for name in MODELS], "threads": THREADS}
+        # Files that changed on disk are hashed again, which takes a while.
+        folders = [await asyncio.to_thread(self.context.models.folder, name) for name in MODELS]
+        return {"folders": [str(folder) for folder in folders], "threads": THREADS}
 
 
 class PiperSpeaker:
