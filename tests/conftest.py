@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from structlog.testing import LogCapture
 
 from corsac.core.http.crash_guard import CrashGuard, OpenStreams
+from corsac.core.http.proxies import TrustedProxies
 from corsac.core.logging_config import Logger
 
 # An example's time says more about the machine than about the code.
@@ -64,7 +65,19 @@ def client_of(logger: Logger, streams: OpenStreams) -> ClientOf:
     return lambda app: client_behind_guard(app, logger, streams)
 
 
+def guarded(app: ASGIApp, logger: Logger, streams: OpenStreams, *, draining: bool = False) -> CrashGuard:
+    """`app` behind the crash guard, which adds the header `x-all` to every answer."""
+    return CrashGuard(
+        app,
+        logger=logger,
+        streams=streams,
+        draining=lambda: draining,
+        headers=[(b"x-all", b"1")],
+        proxies=TrustedProxies(),
+    )
+
+
 def client_behind_guard(app: ASGIApp, logger: Logger, streams: OpenStreams) -> httpx.AsyncClient:
     """A client of `app`; an exception that the crash guard lets out fails the test."""
-    guarded = CrashGuard(app, logger=logger, streams=streams, draining=lambda: False, headers=[])
-    return httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost")
+    transport = httpx.ASGITransport(guarded(app, logger, streams))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")

@@ -34,6 +34,7 @@ from corsac.core.http.crash_guard import CrashGuard, OpenStreams
 from corsac.core.http.gate import scopes_of
 from corsac.core.http.limits import ProtocolLimits
 from corsac.core.http.openapi import openapi_document
+from corsac.core.http.proxies import TrustedProxies
 from corsac.core.http.server import serve
 from corsac.core.identity import OWNER, Identity
 from corsac.core.load.rate_limiter import RateLimiter, per_minute
@@ -173,6 +174,7 @@ class Corsac:
                 streams=self.streams,
                 draining=lambda: self.readiness.draining,
                 headers=RESPONSE_HEADERS,
+                proxies=self._proxies(),
             ),
             partial(LoggingMiddleware, logger=http_log, metrics=self.metrics, errors=errors),
             partial(SecurityMiddleware, policy=self._origin_policy()),
@@ -212,6 +214,12 @@ class Corsac:
         ]
         routes = [route for router in routers for route in router.routes()]
         return Application(routes, layers, lifespan=self.lifespan, title="Corsac", version=release)
+
+    def _proxies(self) -> TrustedProxies:
+        try:
+            return TrustedProxies(self.settings.trusted_proxies)
+        except ValueError as error:
+            raise StartRefused(f"CORSAC_TRUSTED_PROXIES takes addresses and networks: {error}.") from error
 
     def _origin_policy(self) -> OriginPolicy:
         host = self.settings.host

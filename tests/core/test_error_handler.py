@@ -87,7 +87,12 @@ async def test_the_first_that_works_serves_and_the_fall_is_logged_and_counted(
     served = await errors.first_that_works("speak", [("piper", fail), ("espeak", speak)])
     assert (served.value, served.served_by, served.degraded) == ("audio", "espeak", True)
     [line] = log.entries
-    assert (line["event"], line["failed"], line["reason"], line["served_by"]) == ("fell back", "piper", "CIRCUIT_OPEN", "espeak")
+    assert (line["event"], line["failed"], line["reason"], line["served_by"]) == (
+        "fell back",
+        "piper",
+        "CIRCUIT_OPEN",
+        "espeak",
+    )
     labels = {"service": "tts", "strategy": "fallback", "outcome": "recovered"}
     assert metrics.registry.get_sample_value("corsac_recoveries_total", labels) == 1
 

@@ -25,7 +25,19 @@ def test_without_a_cursor_a_list_starts_at_its_beginning() -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["x", "%%%%", "=", "é", "\ud800", "AAAA", "A" * 400, " ", CursorSigner(b"other").sign("5"), SIGNER.sign("5") + "AAAA"]
+    "cursor",
+    [
+        "x",
+        "%%%%",
+        "=",
+        "é",
+        "\ud800",
+        "AAAA",
+        "A" * 400,
+        " ",
+        CursorSigner(b"other").sign("5"),
+        SIGNER.sign("5") + "AAAA",
+    ],
 )
 def test_a_foreign_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidCursor):

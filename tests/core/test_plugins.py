@@ -31,9 +31,19 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_services_and_engines_are_found_by_group_and_name() -> None:
-    groups = [("b", SERVICES), ("a", SERVICES), ("z", ENGINES + "speech"), ("x", "console_scripts"), ("y", "corsac.other")]
+    groups = [
+        ("b", SERVICES),
+        ("a", SERVICES),
+        ("z", ENGINES + "speech"),
+        ("x", "console_scripts"),
+        ("y", "corsac.other"),
+    ]
     found = discover([EntryPoint(name, "fine_plugin:SERVICE", group) for name, group in groups])
-    assert [(each.view.group, each.view.name) for each in found] == [(ENGINES + "speech", "z"), (SERVICES, "a"), (SERVICES, "b")]
+    assert [(each.view.group, each.view.name) for each in found] == [
+        (ENGINES + "speech", "z"),
+        (SERVICES, "a"),
+        (SERVICES, "b"),
+    ]
     assert {each.loaded for each in found} == {"a service"}
 
 

@@ -66,7 +66,7 @@ def test_a_service_that_others_need_is_not_to_be_stopped(registry: ServiceRegist
     part(registry, "a")
     part(registry, "b", "a")
     part(registry, "c", "a", state=State.STOPPED)
-    with pytest.raises(HasDependents, match="a is needed by b.$"):
+    with pytest.raises(HasDependents, match=r"a is needed by b\.$"):
         registry.check_stoppable("a")
     registry.check_stoppable("b")
 

@@ -82,7 +82,12 @@ async def test_what_never_started_or_has_stopped_is_left_alone(logger: Logger) -
 
 @pytest.mark.parametrize(
     ("how", "event", "in_time"),
-    [("hangs", "did not stop in time", False), ("crashes", "stop crashed", False), ("cancelled", None, True), ("", None, True)],
+    [
+        ("hangs", "did not stop in time", False),
+        ("crashes", "stop crashed", False),
+        ("cancelled", None, True),
+        ("", None, True),
+    ],
 )
 async def test_a_part_that_does_not_stop_properly_is_logged(
     logger: Logger, log: LogCapture, how: str, event: str | None, in_time: bool

@@ -19,6 +19,8 @@ EXTRAS = {
     "piper": ("piper", "soundfile", "scipy"),
 }
 """The modules that each extra brings; they are looked for, not imported."""
+WIDTH = 240
+"""Columns; a narrower terminal wraps the lines itself, and a command stays in one piece."""
 
 
 def doctor() -> None:
@@ -43,7 +45,5 @@ def doctor() -> None:
         state = "here" if here else f"not here, {entry.size_bytes / 1e6:.0f} MB"
         table.add_row(f"model {entry.name}", state, "" if here else f"corsac models pull {entry.name}")
     where = announcement(settings)
-    table.add_row(
-        "server", f"running on {where.url}" if where else "not running", "" if where else "corsac serve"
-    )
-    Console(soft_wrap=True).print(table)
+    table.add_row("server", f"running on {where.url}" if where else "not running", "" if where else "corsac serve")
+    Console(width=WIDTH, soft_wrap=True).print(table)

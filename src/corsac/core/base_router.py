@@ -281,6 +281,9 @@ class BaseServiceRouter(BaseRouter, Generic[Manager]):
     Args:
         manager: Does the work.
         context: What the composition root hands the service.
+
+    Raises:
+        TypeError: The class is abstract: it names no service.
     """
 
     scope: ClassVar[str] = ""
@@ -293,6 +296,8 @@ class BaseServiceRouter(BaseRouter, Generic[Manager]):
             cls.scope = cls.scope or cls.service_name
 
     def __init__(self, manager: Manager, context: ServiceContext) -> None:
+        if not self.service_name:
+            raise TypeError(f"{type(self).__name__} has no service_name, so there is no path to mount it at.")
         super().__init__(context.errors, context.limiter)
         self.manager = manager
         self.context = context

@@ -43,10 +43,12 @@ class FileContents:
     """What the file sets.
 
     Args:
+        server: Setting → value, from `[server]`; counts at the start only.
         services: Service → field → value, from `[services.<service>]`.
         engines: Kind → engine → option → value, from `[engines.<kind>.<engine>]`.
     """
 
+    server: Mapping[str, Any] = field(default_factory=dict)
     services: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -96,10 +98,7 @@ class ConfigFile:
             ConfigFileRefused: It is not a regular file of at most 1 MiB of TOML, or has a table that does
                 not exist.
         """
-        try:
-            return _contents(self.path)
-        except FileNotFoundError:
-            return FileContents()
+        return read_config_file(self.path)
 
     async def reload(self, stores: Mapping[str, ConfigStore[Any]]) -> Rejection | None:
         """Apply the file to the stores if all of it is good. Also what SIGHUP does.
@@ -148,9 +147,7 @@ class ConfigFile:
             contents = await asyncio.to_thread(_contents, self.path)
         except FileNotFoundError:
             if any(store.file_values for store in stores.values()):
-                raise ConfigFileRefused(
-                    "corsac.toml is gone; what it set stays until the next start."
-                ) from None
+                raise ConfigFileRefused("corsac.toml is gone; what it set stays until the next start.") from None
             return
         for service in contents.services:
             _refuse_unknown(service, stores, "services.")
@@ -163,6 +160,14 @@ class ConfigFile:
                 await stores[service].set_file_values(table)
 
 
+def read_config_file(path: Path) -> FileContents:
+    """What the file sets; see `ConfigFile.read`."""
+    try:
+        return _contents(path)
+    except FileNotFoundError:
+        return FileContents()
+
+
 def _contents(path: Path) -> FileContents:
     try:
         text = _text(path)
@@ -173,8 +178,12 @@ def _contents(path: Path) -> FileContents:
     document = _parsed(text)
     for name in document:
         _refuse_unknown(name, TABLES)
+    server = document.get("server", {})
+    if not isinstance(server, dict):
+        raise ConfigFileRefused("corsac.toml must hold a table in [server].")
     kinds = _tables(document.get("engines", {}), "engines")
     return FileContents(
+        server=server,
         services=_tables(document.get("services", {}), "services"),
         engines={kind: _tables(engines, f"engines.{kind}") for kind, engines in kinds.items()},
     )
@@ -200,9 +209,7 @@ def _text(path: Path) -> str:
 def _parsed(text: str) -> dict[str, Any]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > MAX_DOTS:
-            raise ConfigFileRefused(
-                f"corsac.toml has more than {MAX_DOTS} dots in line {number}; break it up."
-            )
+            raise ConfigFileRefused(f"corsac.toml has more than {MAX_DOTS} dots in line {number}; break it up.")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:

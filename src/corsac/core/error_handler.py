@@ -107,6 +107,7 @@ class ServiceErrorHandler:
 
 
 def general_class(status: int) -> type[CorsacError]:
-    """The most general error class of an HTTP status, for example `Invalid` for 422."""
+    """The most general error class of an HTTP status, for example `Invalid` for 422; never one of a service."""
     fallback = InvalidRequest if 400 <= status < 500 else InternalError
-    return next((each for each in error_classes() if each.status == status), fallback)
+    general = (each for each in error_classes() if each.__module__ == CorsacError.__module__)
+    return next((each for each in general if each.status == status), fallback)

@@ -92,7 +92,6 @@ ANSWERED = [
     ("PROPFIND is for the application", request(method="PROPFIND"), [405]),
     ("RTSP is for the application", b"PLAY /root RTSP/1.0\r\nHost: x\r\n\r\n", [405]),
     ("HTTP/1.0 without a Host", b"GET /root HTTP/1.0\r\n\r\n", [200]),
-    ("h2c without a body", request("/root", "Connection: Upgrade", "Upgrade: h2c"), [200]),
     ("garbage behind a good request", request("/slow") + b"GARBAGE\r\n\r\n", [200, 400]),
     ("a broken body behind a good request", request("/slow") + CHUNKED + b"zz\r\n", [200, 400]),
     ("17 pipelined and some more", request("/slow") + request() * 20, [200] * 17 + [400]),
@@ -162,15 +161,16 @@ def test_trailer_does_not_become_a_header(server):
     assert reply.endswith(b'{"size": 3, "evil": []}')
 
 
-@pytest.mark.parametrize(("path", "ends"), [("/early", 1.2), ("/early?close=1", 1.2)])
-def test_early_answer_reaches_a_client_that_still_sends_and_then_the_connection_ends(server, path, ends):
+@pytest.mark.parametrize("path", ["/early", "/early?close=1"])
+def test_early_answer_reaches_a_client_that_still_sends_and_then_the_connection_ends(start_server, path):
+    server = start_server(limits={"linger_s": 0.5})
     head = request(path, "Content-Length: 100000000", method="POST")
     with server.connect(head + b"a" * 1_000_000) as client:
         began = time.monotonic()
         reply, end = read(client, 3)
     assert statuses(reply) == [413]
-    assert end in ("closed", "reset")
-    assert time.monotonic() - began < ends
+    assert end == "closed"  # and not reset, which may lose the answer
+    assert time.monotonic() - began < 1
 
 
 def test_early_answer_keeps_the_connection_once_the_body_is_in(server):
@@ -215,6 +215,12 @@ def test_reader_that_stops_reading_is_dropped(server):
 @pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
 def test_unacknowledged_bytes_have_a_time_limit_on_every_connection(server):
     assert server.stats()["user_timeout_ms"] == 30_000
+
+
+def test_upgrade_that_is_not_taken_is_answered_and_ends_the_connection(server):
+    upgrade = request("/root", "Connection: Upgrade", "Upgrade: h2c")
+    reply, end = server.ask(upgrade, request(), seconds=0.5)
+    assert (statuses(reply), end) == ([200], "closed")
 
 
 def test_websocket_echoes(server):

@@ -15,6 +15,7 @@ from corsac.core.exceptions import CorsacError, InternalError, ShuttingDown
 from corsac.core.http.problem import problem_bytes, problem_headers
 
 if TYPE_CHECKING:
+    from corsac.core.http.proxies import TrustedProxies
     from corsac.core.logging_config import Logger
 
 CALL = "corsac.call"
@@ -46,6 +47,7 @@ class CrashGuard:
         streams: Learns which answers are streamed.
         draining: Whether new work is refused because the server is shutting down.
         headers: Response headers of every answer.
+        proxies: Tell the client's address from their own.
         random_bits: Makes the number in a request id.
     """
 
@@ -57,6 +59,7 @@ class CrashGuard:
         streams: OpenStreams,
         draining: Callable[[], bool],
         headers: list[tuple[bytes, bytes]],
+        proxies: TrustedProxies,
         random_bits: Callable[[int], int] = random.getrandbits,
     ) -> None:
         self.app = app
@@ -64,6 +67,7 @@ class CrashGuard:
         self.streams = streams
         self.draining = draining
         self.headers = headers
+        self.proxies = proxies
         self.random_bits = random_bits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,10 +96,10 @@ class CrashGuard:
 
     def _call_of(self, scope: Scope) -> Call:
         request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        known = REQUEST_ID.fullmatch(request_id)
-        client = scope.get("client")
-        # Ids are no secrets, and asking the system for random bytes would hand the interpreter's lock to another thread.
-        return Call(request_id.decode() if known else f"{self.random_bits(128):032x}", peer=client[0] if client else "unknown")
+        if not REQUEST_ID.fullmatch(request_id):
+            # Ids are no secrets, and asking the system for random bytes would hand the interpreter's lock away.
+            request_id = b"%032x" % self.random_bits(128)
+        return Call(request_id.decode(), peer=self.proxies.peer(scope))
 
 
 class _Answer:

@@ -1,0 +1,3 @@
+"""A plugin for tests that cannot even be imported."""
+
+raise RuntimeError("This plugin has never worked.")
