@@ -1,7 +1,7 @@
 # Everything a person or CI does, by name. `make run` and `make test` set up a fresh machine by themselves.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := espeak piper
+EXTRAS := espeak piper transcribe
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
   --python-version 3.11 --exclude-newer $$(date -u -d '7 days ago' +%Y-%m-%d) \
   $(EXTRAS:%=--extra %) --group build pyproject.toml

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.bad_audio import INVALID, NOT_AUDIO, OVERSIZED, TOO_LONG, flac, mp3, opus
 from tests.server import JSON, SIGNED, Answer, Server, read_answer, request
 
 ECHO, UPLOAD = "/api/workshop/echo", "/api/workshop/upload"
+TRANSCRIBE, VALIDATE = "/api/tts/transcribe", "/api/tts/validate-audio"
 SPEAK, AUDIO, VOICES = "/api/tts/synthesize", "/api/tts/audio", "/api/tts/voices"
 CONFIG = "/api/workshop/config"
 MARKER = "c4n4ry"
@@ -65,6 +67,17 @@ def patched(values: str, query: str = "", *fields: str) -> bytes:
 def uploaded(body: bytes, media_type: str = "multipart/form-data; boundary=b") -> bytes:
     """A form to the workshop's upload."""
     return request("POST", UPLOAD, SIGNED, f"Content-Type: {media_type}", body=body)
+
+
+def sounded(content: bytes, name: str = "c4n4ry", media_type: str = "audio/mpeg", path: str = TRANSCRIBE) -> Ask:
+    """An audio file to speech, by a key of its own: thirty a minute is what one may send."""
+    body = part(f'; name="file"; filename="{name}"\r\nContent-Type: {media_type}', content) + MULTIPART_END
+
+    def ask(server: Server) -> Answer:
+        signed = f"Authorization: Bearer {server.create_key('fresh', 'tts')}"
+        return server.send(request("POST", path, signed, "Content-Type: multipart/form-data; boundary=b", body=body))
+
+    return ask
 
 
 def part(disposition: str, content: bytes = b"c4n4ry") -> bytes:
@@ -259,3 +272,27 @@ SPEECH = [
     row("T05-command", speak(b'{"text": "a", "format": "mp3;rm -rf c4n4ry"}'), 422, "INVALID_FORMAT", "'mp3'"),
     row("T05-path", speak(b'{"text": "a", "format": "../c4n4ry.wav"}'), 422, "INVALID_FORMAT", "'wav'"),
 ]  # fmt: skip
+
+ANY_TYPE = "application/octet-stream"
+UPLOADS = [
+    *(
+        row(name, sounded(content, media_type=ANY_TYPE), 422, "AUDIO_INVALID", says)
+        for name, (content, says) in INVALID.items()
+    ),
+    row("T07-flac-named-mp3", sounded(flac(), "c4n4ry.mp3", ANY_TYPE), 415, "AUDIO_TYPE_MISMATCH", "content is flac"),
+    row("T07-mp3-typed-flac", sounded(mp3(), "c4n4ry", "audio/flac"), 415, "AUDIO_TYPE_MISMATCH", "content is mp3"),
+    row("T07-opus-named-wav", sounded(opus(), "c4n4ry.wav", ANY_TYPE), 415, "AUDIO_TYPE_MISMATCH", "content is opus"),
+    *(
+        row(name, sounded(content, media_type=ANY_TYPE), 413, "AUDIO_TOO_LONG", "600 s are taken")
+        for name, content in TOO_LONG.items()
+    ),
+    *(
+        row(name, sounded(content, "c4n4ry.mp3"), 415, "AUDIO_TYPE_MISMATCH", "none of")
+        for name, content in NOT_AUDIO.items()
+    ),
+    *(
+        row(name, sounded(content, media_type=ANY_TYPE, path=VALIDATE), 413, "METADATA_TOO_LARGE", "16 MiB")
+        for name, content in OVERSIZED.items()
+    ),
+    row("T11-64-mib-and-more", sounded(bytes(65 * MIB)), 413, "BODY_TOO_LARGE"),
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ import httpx
 import structlog
 
 from corsac.core.base_router import StrictRoute
-from corsac.core.plugins import SERVICES, Plugin, PluginView
-from corsac.core.service import ServiceSpec
+from corsac.core.plugins import ENGINES, SERVICES, Plugin, PluginView
+from corsac.core.service import EngineContext, Part, ServiceSpec
 from corsac.main import Application, Corsac, assemble
 from corsac.settings import Settings
 
@@ -56,17 +56,23 @@ def client_of(app: Application, headers: Mapping[str, str] | None = None) -> htt
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, services: Iterable[ServiceSpec] = (), **settings: Any
+    folder: Path,
+    *,
+    services: Iterable[ServiceSpec] = (),
+    engines: Iterable[tuple[str, str, Callable[[EngineContext], Part]]] = (),
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """Start a server on an empty data directory, and stop it.
 
     Args:
         folder: The data directory.
         services: Services besides the installed ones.
+        engines: Kind, name and class of engines besides the installed ones.
         settings: Settings of the server.
     """
     chosen = {"starter": "none", "log_format": "json", "log_level": "warning", **settings}
     corsac = assemble(Settings(data_directory=folder, **chosen))
+    corsac.take_in([engine_plugin(*each) for each in engines])
     corsac.take_in([plugin_of(each) for each in services])
     app = corsac.application()
     try:
@@ -82,3 +88,9 @@ def plugin_of(spec: ServiceSpec) -> Plugin:
     """A service as discovery would hand it over."""
     view = PluginView(group=SERVICES, name=spec.name, target="", distribution="tests", version="")
     return Plugin(view, spec)
+
+
+def engine_plugin(kind: str, name: str, engine: Callable[[EngineContext], Part]) -> Plugin:
+    """An engine as discovery would hand it over."""
+    view = PluginView(group=f"{ENGINES}{kind}", name=name, target="", distribution="tests", version="")
+    return Plugin(view, engine)

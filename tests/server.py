@@ -189,7 +189,7 @@ def isolated(directory: Path, plugins: Iterable[Path], more: Mapping[str, str]) 
     own = {
         "CORSAC_DATA_DIRECTORY": str(directory),
         "CORSAC_STARTER": "none",
-        "PYTHONPATH": os.pathsep.join(str(folder) for folder in plugins),
+        "PYTHONPATH": os.pathsep.join([*map(str, plugins), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     return outside | own | dict(more)
 

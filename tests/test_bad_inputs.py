@@ -21,6 +21,7 @@ from tests.bad_inputs import (
     SECRET,
     SPEAK,
     SPEECH,
+    UPLOADS,
     Ask,
     echo,
     part,
@@ -53,7 +54,7 @@ def audio_id(server: Server) -> str:
     return str(server.ask("POST", SPEAK, {"text": "Hello."}).json["id"])
 
 
-@pytest.mark.parametrize(("ask", "status", "reason", "says", "header"), [*CORE, *CONFIGURATION, *SPEECH])
+@pytest.mark.parametrize(("ask", "status", "reason", "says", "header"), [*CORE, *CONFIGURATION, *SPEECH, *UPLOADS])
 def test_bad_input_gets_its_clear_answer(
     server: Server,
     request_ids: list[str],

@@ -17,11 +17,12 @@ from structlog.testing import CapturingLogger
 
 from corsac.core.exceptions import CorsacError, DeadlineExceeded, EngineUnavailable
 from corsac.core.plugins import ENGINES, Plugin, discover
-from corsac.core.service import EngineContext, Refused
+from corsac.core.service import EngineContext, Part, Refused
 from corsac.engines.speech.base import Speech, SpeechEngine
+from corsac.engines.transcription.base import TranscriptionEngine
 
 PLUGINS = [each for each in discover() if each.view.group.startswith(ENGINES)]
-BASES = {"speech": SpeechEngine}
+BASES = {"speech": SpeechEngine, "transcription": TranscriptionEngine}
 """The protocol of each kind. A kind without one here has no contract yet, and fails."""
 LONG = "All work and no play makes Jack a dull boy. " * 5000
 
@@ -84,12 +85,21 @@ async def test_it_is_what_its_entry_point_says(plugin: Plugin) -> None:
     assert plugin.loaded.kind == kind_of(plugin)
 
 
+async def used(engine: Part) -> None:
+    """The smallest piece of work of an engine that offers nothing yet."""
+    if isinstance(engine, TranscriptionEngine):
+        assert not engine.languages() | engine.vocabulary()
+        await engine.transcribe(bytes(64_000), timeout_s=5)
+    elif isinstance(engine, SpeechEngine):
+        assert not engine.voices()
+        await engine.synthesize("Hello.", "any", timeout_s=5)
+
+
 @every_engine
 async def test_before_its_start_it_works_not_and_says_so(plugin: Plugin) -> None:
-    engine = made(plugin)
-    assert not engine.voices()
+    engine: Part = made(plugin)
     with pytest.raises(EngineUnavailable):
-        await engine.synthesize("Hello.", "any", timeout_s=5)
+        await used(engine)
     assert all(check.name.startswith(plugin.view.name) for check in await engine.check())
 
 

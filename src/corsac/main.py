@@ -20,12 +20,15 @@ from starlette.types import ASGIApp
 from corsac.api.system.documentation import DocumentationRouter
 from corsac.api.system.health import HealthRouter, Readiness
 from corsac.api.system.identity import IdentityRouter
+from corsac.api.system.jobs import JobsRouter
 from corsac.api.system.logs import LogsRouter
 from corsac.api.system.registry import RegistryRouter
+from corsac.api.system.streams import StreamsRouter
 from corsac.core.base_router import BaseRouter
 from corsac.core.config_file import ConfigFile
 from corsac.core.config_store import ConfigStore
 from corsac.core.error_handler import ServiceErrorHandler
+from corsac.core.event_handlers import EventRouter
 from corsac.core.exceptions import CorsacError, StartRefused
 from corsac.core.health_checks import STORAGE, Check, HealthMonitor
 from corsac.core.http.application import Application
@@ -36,7 +39,10 @@ from corsac.core.http.limits import ProtocolLimits
 from corsac.core.http.openapi import openapi_document
 from corsac.core.http.proxies import TrustedProxies
 from corsac.core.http.server import serve
+from corsac.core.idempotency import IdempotencyStore
 from corsac.core.identity import OWNER, Identity
+from corsac.core.jobs.journal import SqliteJournal
+from corsac.core.jobs.runner import JobRunner
 from corsac.core.load.rate_limiter import RateLimiter, per_minute
 from corsac.core.log_store import LogStore
 from corsac.core.logging_config import Logger, LogSink, configure_logging, get_api_logger, get_service_logger
@@ -50,8 +56,10 @@ from corsac.core.service_initializers import ServiceInitializer
 from corsac.core.service_registry import SERVICE, Entry, ServiceRegistry
 from corsac.core.service_shutdown import stop_all
 from corsac.core.storage.artifacts import ArtifactStore
+from corsac.core.storage.backup import daily_backup
 from corsac.core.storage.database import Database
 from corsac.core.storage.lock import DataDirectory
+from corsac.core.streams.hub import StreamHub
 from corsac.middleware.input_validation_middleware import InputValidationMiddleware
 from corsac.middleware.rate_limiting import RateLimitingMiddleware
 from corsac.models.catalog import Catalog
@@ -63,6 +71,7 @@ from corsac.settings import Settings, service_environment
 STARTER_MODELS = {"none": (), "speech": ("piper:en_US-joe-medium",)}
 HEALTH_ROUND_S = 15.0
 SWEEP_ROUND_S = 3600.0
+BACKUP_ROUND_S = 3600.0
 FREE_BYTES = 1 << 30
 DESCRIPTION = (
     "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
@@ -90,6 +99,10 @@ class Corsac:
     metrics: Metrics
     database: Database
     identity: Identity
+    idempotency: IdempotencyStore
+    events: EventRouter
+    hub: StreamHub
+    jobs: JobRunner
     limiter: RateLimiter
     registry: ServiceRegistry
     health: HealthMonitor
@@ -156,6 +169,10 @@ class Corsac:
             health=self.health,
             cursors=CursorSigner(secrets.token_bytes(32)),
             logger=logger,
+            streams=self.hub,
+            events=self.events,
+            jobs=self.jobs,
+            idempotency=self.idempotency,
         )
         manager = spec.manager(context)
         router = spec.router(manager, context)
@@ -205,6 +222,14 @@ class Corsac:
             ),
             IdentityRouter(errors, self.limiter, identity=self.identity, scopes=scopes_of(self.configs)),
             LogsRouter(errors, self.limiter, store=self.log_store, sink=self.log_sink),
+            StreamsRouter(errors, self.limiter, streams=self.hub, events=self.events),
+            JobsRouter(
+                errors,
+                self.limiter,
+                runner=self.jobs,
+                streams=self.hub,
+                cursors=CursorSigner(secrets.token_bytes(32)),
+            ),
             DocumentationRouter(
                 errors,
                 self.limiter,
@@ -213,7 +238,8 @@ class Corsac:
             ),
         ]
         routes = [route for router in routers for route in router.routes()]
-        return Application(routes, layers, lifespan=self.lifespan, title="Corsac", version=release)
+        sockets = [route for router in routers for route in router.websocket_routes()]
+        return Application([*routes, *sockets], layers, lifespan=self.lifespan, title="Corsac", version=release)
 
     def _proxies(self) -> TrustedProxies:
         try:
@@ -238,7 +264,10 @@ class Corsac:
                 task.cancel()
             await asyncio.gather(*self.background, return_exceptions=True)
             await self.initializer.close()
+            await self.jobs.stop(self.settings.drain_timeout_s)
+            await self.hub.close()
             await stop_all(self.registry, self.log)
+            await self.events.flush()
             await self.database.close()
             self.directory.withdraw()
             self.log_sink.close()
@@ -251,11 +280,15 @@ class Corsac:
         await self.artifacts.sweep()
         await asyncio.to_thread(self.models.clear_leftovers)
         await self.initializer.start_all()
+        await self.jobs.start()
         self.readiness.started = True
         self._in_background(self.config_file.watch(self.configs), "watch corsac.toml")
         self._in_background(self._pull_starter_models(), "pull starter models")
         self._in_background(self._every(HEALTH_ROUND_S, self._revive_the_ill), "watch health")
         self._in_background(self._every(SWEEP_ROUND_S, self.artifacts.sweep), "sweep files")
+        self._in_background(self._every(SWEEP_ROUND_S, self.jobs.sweep), "forget old jobs")
+        day = partial(daily_backup, self.directory, logger=self.log)
+        self._in_background(self._every(BACKUP_ROUND_S, day), "back up")
 
     def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         async def guarded() -> None:
@@ -350,6 +383,12 @@ class Corsac:
     def drain(self) -> None:
         """Take no new work."""
         self.readiness.draining = True
+        self.jobs.drain()
+
+    def end_streams(self) -> None:
+        """Have every open stream say that it ends, and end."""
+        self.streams.ending.set()
+        self.hub.shut_down()
 
     def reload(self) -> None:
         """Read corsac.toml again."""
@@ -388,6 +427,10 @@ def assemble(settings: Settings) -> Corsac:
         log=log,
         database=database,
         identity=Identity(directory.token, database, redactor),
+        idempotency=IdempotencyStore(database),
+        events=EventRouter(database, logger=log, registry=metrics.registry),
+        hub=StreamHub(log, metrics),
+        jobs=JobRunner(SqliteJournal(database), ServiceErrorHandler("jobs", get_service_logger("jobs"), metrics)),
         limiter=RateLimiter(),
         registry=registry,
         health=HealthMonitor(registry, metrics, log),
@@ -473,7 +516,7 @@ def serve_corsac(corsac: Corsac) -> None:
         on_drain=corsac.drain,
         on_reload=corsac.reload,
         on_refusal=refused,
-        stop_streams=corsac.streams.ending.set,
+        stop_streams=corsac.end_streams,
         open_streams=corsac.streams.__len__,
         drain_timeout_s=settings.drain_timeout_s,
     )

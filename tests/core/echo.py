@@ -266,6 +266,9 @@ def stage(uploads: FilePath) -> World:
             health=HealthMonitor(registry, Metrics(), logger),
             cursors=CursorSigner(b"secret"),
             logger=logger,
+            streams=cast(Any, None),
+            events=cast(Any, None),
+            jobs=cast(Any, None),
         )
         router = router_class(manager, context)
         router.upload_folder = uploads

@@ -223,7 +223,7 @@ async def every_list_and_view_answers_as_documented(server: Running) -> None:
     for path, methods in document["paths"].items():
         operation = methods.get("get")
         required = [each for each in (operation or {}).get("parameters", ()) if each.get("required")]
-        if operation is None or required:
+        if operation is None or required or "x-corsac-events" in operation:  # a stream of events may not end
             continue
         answer = await server.owner.get(path)
         assert answer.status_code == 200, (path, answer.text)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from corsac.cli import doctor, keys, models, serve
+from corsac.cli import doctor, keys, models, serve, storage
 from corsac.core.exceptions import CorsacError, StartRefused
 
 app = typer.Typer(
@@ -19,12 +19,16 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 app.command("open")(serve.open_address)
+app.command("backup")(storage.backup)
+app.command("restore")(storage.restore)
+app.command("repair")(storage.repair)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 the data directory is in use, 78 wrong settings."""
+    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 74 the database
+    is damaged, 75 the data directory is in use, 78 wrong settings."""
     try:
         app()
     except CorsacError as error:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, ClassVar, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,6 +27,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from corsac.core.call import CURRENT_CALL, Call
@@ -34,19 +35,25 @@ from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.exceptions import CorsacError, MethodNotAllowed
 from corsac.core.health_checks import HealthReport
 from corsac.core.http.body import StrictRequest
-from corsac.core.http.gate import GatePolicy, RouteGate
+from corsac.core.http.gate import GatePolicy, RouteGate, SocketGate
+from corsac.core.http.idempotent_route import IdempotentRoute
 from corsac.core.http.openapi import documented_errors, documented_rules
 from corsac.core.http.problem import from_framework
+from corsac.core.idempotency import IdempotencyStore
 from corsac.core.identity import ADMIN, ANY
 from corsac.core.load.rate_limiter import Limit, RateLimiter
 from corsac.core.load.rate_limiter import per_minute as limit_per_minute
 from corsac.core.service import Part, ServiceContext
+from corsac.core.streams.encoding import STREAMED
+from corsac.core.streams.hub import StreamHub
+from corsac.core.streams.websocket import Socket, SocketEndpoint
 from corsac.core.validation import translate_validation_errors
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Manager = TypeVar("Manager", bound=Part)
 T = TypeVar("T")
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"]
+STREAM_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,10 @@ class Route:
         upload: Whether the handler reads a multipart body itself.
         produces: Media types of the success, the preferred one first; the call's `media_type` is the one chosen.
         in_schema: Whether `/openapi.json` lists it; pages for browsers are not listed.
+        events: For an operation that answers with a stream: the types of its events and their data, for the document.
+            Its answers are server-sent events or lines of JSON, and its deadline is 600 s unless it says otherwise.
+        idempotent_key: Whether a repetition with the same `Idempotency-Key` is answered as before; for work that is
+            dear or must not be done twice. The operation needs a caller.
     """
 
     method: Method
@@ -82,12 +93,16 @@ class Route:
     upload: bool = False
     produces: tuple[str, ...] = ("application/json",)
     in_schema: bool = True
+    events: Mapping[str, Any] | None = None
+    idempotent_key: bool = False
 
 
 def _mark(
     method: Method, path: str, *, per_minute: float | None = None, **rules: Any
 ) -> Callable[[Handler], Handler]:
     limit = None if per_minute is None else limit_per_minute(per_minute)
+    if rules.get("events") is not None:
+        rules = {"produces": STREAMED, "timeout_s": STREAM_TIMEOUT_S, **rules}
     route = Route(method, path, limit=limit, **rules)
 
     def leave(handler: Handler) -> Handler:
@@ -102,6 +117,9 @@ post = functools.partial(_mark, "POST")
 put = functools.partial(_mark, "PUT")
 patch = functools.partial(_mark, "PATCH")
 delete = functools.partial(_mark, "DELETE")
+websocket = functools.partial(_mark, "WEBSOCKET")
+"""A handler of a connection: `async def talk(self, socket: Socket, call: Call) -> None`, and the path's parameters as
+text. What the gate refuses is answered before the handshake."""
 
 
 def answer_types(annotation: Any) -> tuple[Any, type[Response] | None]:
@@ -149,24 +167,34 @@ class BaseRouter(ABC):
     Args:
         errors: Translates and counts the errors of its operations.
         limiter: The one rate limiter.
+        idempotency: Keeps the answers of operations marked `idempotent_key`; None: the header is ignored.
     """
 
     prefix: ClassVar[str] = ""
     tag: ClassVar[str] = ""
     scope: ClassVar[str] = ADMIN
     service_name: ClassVar[str] = ""
+    streams: StreamHub
+    """Where a router has streaming operations or WebSockets."""
 
-    def __init__(self, errors: ServiceErrorHandler, limiter: RateLimiter) -> None:
+    def __init__(
+        self, errors: ServiceErrorHandler, limiter: RateLimiter, idempotency: IdempotencyStore | None = None
+    ) -> None:
         self.errors = errors
         self.limiter = limiter
+        self.idempotency = idempotency
 
     def routes(self) -> list[StrictRoute]:
         """A mounted route for each marked method, in the order of declaration, base classes last."""
-        mounted = [self._mounted(name, route) for name, route in self.declared()]
+        mounted = [self._mounted(name, route) for name, route in self.declared() if route.method != "WEBSOCKET"]
         for each in mounted:
             siblings = [other for other in mounted if other.path == each.path]
             each.allowed = sorted(method for other in siblings for method in other.methods or ())
         return mounted
+
+    def websocket_routes(self) -> list[WebSocketRoute]:
+        """A mounted route for each `websocket` mark."""
+        return [self._mounted_socket(name, route) for name, route in self.declared() if route.method == "WEBSOCKET"]
 
     @classmethod
     def declared(cls) -> Iterator[tuple[str, Route]]:
@@ -217,8 +245,36 @@ class BaseRouter(ABC):
             query=query,
             unavailable=(lambda: None) if route.while_down else self.unavailable,
         )
+        if route.idempotent_key and self.idempotency is not None:
+            mounted.app = IdempotentRoute(
+                mounted.app,
+                self.idempotency,
+                mounted.operation_id or name,
+                self.errors.logger,
+                reads_body=policy.body != "none",
+            )
         mounted.app = RouteGate(mounted.app, policy, self.limiter)
         return mounted
+
+    def _mounted_socket(self, name: str, route: Route) -> WebSocketRoute:
+        method = getattr(self, name)
+        hints = get_type_hints(method.__func__)
+        names = {kind: [each for each, hint in hints.items() if hint is kind] for kind in (Socket, Call)}
+
+        async def handler(socket: Socket, **parameters: str) -> None:
+            arguments: dict[str, Any] = {**parameters, **dict.fromkeys(names[Socket], socket)}
+            arguments |= dict.fromkeys(names[Call], socket.call)
+            await self._standard_async_operation(name, method, **arguments)
+
+        policy = GatePolicy(
+            self.service_name,
+            name,
+            route.scope or self.scope,
+            limit=route.limit,
+            unavailable=(lambda: None) if route.while_down else self.unavailable,
+        )
+        gate = SocketGate(SocketEndpoint(handler, self.streams.sockets), policy, self.limiter)
+        return WebSocketRoute(self.prefix + route.path, gate, name=name)
 
     def _endpoint(self, name: str, route: Route) -> Callable[..., Awaitable[Any]]:
         """The method as FastAPI sees it: without `self` and `Call`, and with this class's own body type."""
@@ -298,9 +354,10 @@ class BaseServiceRouter(BaseRouter, Generic[Manager]):
     def __init__(self, manager: Manager, context: ServiceContext) -> None:
         if not self.service_name:
             raise TypeError(f"{type(self).__name__} has no service_name, so there is no path to mount it at.")
-        super().__init__(context.errors, context.limiter)
+        super().__init__(context.errors, context.limiter, context.idempotency)
         self.manager = manager
         self.context = context
+        self.streams = context.streams
 
     def unavailable(self) -> CorsacError | None:
         """The error to answer with while the service does not run."""

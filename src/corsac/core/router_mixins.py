@@ -1,21 +1,27 @@
-"""What routers share besides marks: limits by cost, and uploads that go straight to disk.
+"""What routers share besides marks: limits by cost, uploads that go straight to disk, and batches that become jobs.
 
 Mixins add methods, never memory: state lives in the objects that the constructor was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corsac.core.call import Call
 from corsac.core.http.multipart import Form, read_form
+from corsac.core.jobs.batch import Batch
+from corsac.core.jobs.job import BatchTooLarge, Job, Priority
 from corsac.core.load.rate_limiter import Decision, Limit, RateLimiter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from corsac.core.service import ServiceContext
+
+BATCH_ERRORS = (BatchTooLarge,)
 
 
 class RateLimitingMixin:
@@ -65,3 +71,40 @@ class FileUploadMixin:
             yield form
         finally:
             form.remove_files()
+
+
+class BatchMixin:
+    """Batches that become jobs. The work is registered in the service's manager, `context.jobs.register(kind, …)`.
+
+    @post("/greet/batch", status=202, max_body_bytes=16 << 20, raises=BATCH_ERRORS)
+    async def greet_many(self, body: Batch[GreetRequest], call: Call) -> Job:
+        return await self.submit_batch("greeting.greet", body, call)
+    """
+
+    context: ServiceContext
+
+    async def submit_batch(
+        self,
+        kind: str,
+        body: Batch[Any],
+        call: Call,
+        *,
+        priority: Priority = "batch",
+        detail: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Submit a batch; the answer's Location is the job's.
+
+        Args:
+            kind: The work; named `<service>.<operation>`, because doing it again needs the service's scope.
+            body: The requests; those that are not valid become failed items.
+            call: Whose job it is.
+            priority: `interactive` goes before `batch`.
+            detail: Handed to the work with every item.
+
+        Raises:
+            BatchTooLarge: More than 10,000 items.
+        """
+        jobs, refused = self.context.jobs, body.refused()
+        job = await jobs.submit(kind, body.inputs(), call=call, priority=priority, detail=detail, refused=refused)
+        call.headers.append((b"location", job.url.encode()))
+        return job

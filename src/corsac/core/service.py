@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from corsac.core.config_store import ConfigStore, ServiceConfigModel
     from corsac.core.error_handler import ServiceErrorHandler
+    from corsac.core.event_handlers import EventRouter
     from corsac.core.health_checks import Check, HealthMonitor
+    from corsac.core.idempotency import IdempotencyStore
+    from corsac.core.jobs.runner import JobRunner
     from corsac.core.load.rate_limiter import RateLimiter
     from corsac.core.logging_config import Logger
     from corsac.core.paging import CursorSigner
     from corsac.core.service_registry import ServiceRegistry
     from corsac.core.storage.artifacts import ArtifactStore
+    from corsac.core.streams.hub import StreamHub
 
 
 class StartFailure(Exception):
@@ -108,6 +112,10 @@ class ServiceContext:
         health: Reports on any part.
         cursors: Signs the cursors of paged lists.
         logger: Bound to the service.
+        streams: Owns the producers of its streaming answers, and its WebSockets.
+        events: Publishes what others may want to know.
+        jobs: Runs what takes long.
+        idempotency: Keeps the answers of operations marked `idempotent_key`; None where nothing keeps them.
     """
 
     name: str
@@ -119,6 +127,10 @@ class ServiceContext:
     health: HealthMonitor
     cursors: CursorSigner
     logger: Logger
+    streams: StreamHub
+    events: EventRouter
+    jobs: JobRunner
+    idempotency: IdempotencyStore | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class SecurityMiddleware:
                 (b"access-control-allow-origin", origin),
                 (
                     b"access-control-expose-headers",
-                    b"x-request-id, location, ratelimit, ratelimit-policy, retry-after",
+                    b"x-request-id, location, preference-applied, ratelimit, ratelimit-policy, retry-after",
                 ),
                 (b"vary", b"origin"),
             ]
@@ -116,7 +116,8 @@ class SecurityMiddleware:
                 (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
                 (
                     b"access-control-allow-headers",
-                    b"authorization, content-type, if-match, idempotency-key, prefer",
+                    b"authorization, content-type, if-match, idempotency-key, prefer, last-event-id,"
+                    b" x-stream-granularity",
                 ),
                 (b"access-control-max-age", b"600"),
             ],

@@ -31,7 +31,7 @@ def white(n_samples: int) -> np.ndarray:
 
 
 def numbers(report: QualityReport) -> dict[str, Any]:
-    return {name: value for name, value in report if name not in ("reasons", "findings")}
+    return {name: value for name, value in report if name not in ("reasons", "findings", "round_trip")}
 
 
 def codes(report: QualityReport) -> set[str]:

@@ -19,6 +19,14 @@ MPEG_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 BLOCK_SAMPLES = 1 << 16  # the Vorbis encoder takes its stack from the size of one write
 
 
+class _ReadForward(sf.SoundFile):  # type: ignore[misc]
+    """A file that is read from its start to its end: a streamed FLAC, without its length in the header, cannot seek."""
+
+    def seekable(self) -> bool:
+        """Soundfile seeks after every read where this is true."""
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
     """How a format is written.
@@ -55,6 +63,10 @@ class EncodingFailed(RuntimeError):
 
 class AudioUndecodable(ValueError):
     """The content is not audio in a format that can be decoded."""
+
+
+class AudioOverlong(ValueError):
+    """There is more audio than was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,36 @@ def decode(content: bytes) -> tuple[NDArray[np.float32], int]:
     except sf.LibsndfileError as error:
         raise AudioUndecodable("The content is not audio that can be decoded.") from error
     return samples.mean(axis=1, dtype=np.float32), int(rate_hz)
+
+
+def decode_file(path: str, max_s: float) -> tuple[NDArray[np.float32], int]:
+    """Read an audio file block by block, its channels mixed to one; samples that are no numbers become silence.
+
+    Args:
+        path: A file whose header was found to be one of ours.
+        max_s: Seconds at which reading stops, whatever the header promised.
+
+    Returns:
+        The waveform, (samples,) float32, and its samples per second.
+
+    Raises:
+        AudioUndecodable: It is not audio that can be read, or holds no samples.
+        AudioOverlong: It goes on after `max_s`.
+    """
+    blocks = []
+    try:
+        with _ReadForward(path) as file:
+            left, rate_hz = math.ceil(max_s * file.samplerate), int(file.samplerate)
+            while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+                blocks.append(np.nan_to_num(block.mean(axis=1), nan=0, posinf=0, neginf=0))
+                left -= len(block)
+                if left < 0:
+                    raise AudioOverlong
+    except (sf.LibsndfileError, RuntimeError) as error:
+        raise AudioUndecodable("The content is not audio that can be decoded.") from error
+    if not sum(map(len, blocks)):
+        raise AudioUndecodable("The file holds no samples.")
+    return np.concatenate(blocks), rate_hz
 
 
 def file_rate(codec: Codec, rate_hz: int) -> int:

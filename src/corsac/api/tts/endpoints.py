@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Path, Query, Request
 from starlette.responses import FileResponse, Response
 
 from corsac.api.tts.config import TTSConfigModel
-from corsac.api.tts.schemas import AudioView, SynthesisRequest, SynthesisResult, VoiceView
+from corsac.api.tts.listening import LISTENING_ERRORS
+from corsac.api.tts.schemas import (
+    AudioValidation,
+    AudioView,
+    SynthesisRequest,
+    SynthesisResult,
+    TranscriptionRequest,
+    TranscriptionResult,
+    ValidationRequest,
+    VoiceView,
+)
 from corsac.api.tts.service import (
     AudioUnusable,
     EngineUnknown,
@@ -19,26 +30,35 @@ from corsac.api.tts.service import (
     TTSServiceManager,
     VoiceUnknown,
 )
+from corsac.api.tts.upload import MAX_UPLOAD_BYTES, UPLOAD_ERRORS, SampleUnusable
 from corsac.core.base_router import BaseServiceRouter, delete, get, post
 from corsac.core.call import Call
 from corsac.core.config_mixin import ConfigEndpointMixin
 from corsac.core.exceptions import (
     CircuitOpen,
     EngineUnavailable,
+    FieldRequired,
+    Invalid,
+    InvalidChoice,
     InvalidCursor,
     InvalidFormat,
     InvalidId,
+    OutOfRange,
     StorageFull,
+    TooManyFields,
     WorkerCrashed,
     WorkerOutOfMemory,
+    WrongType,
 )
 from corsac.core.http.download import RangeNotSatisfiable, download
 from corsac.core.paging import Page, PageCursor, PageLimit
-from corsac.core.router_mixins import RateLimitingMixin
+from corsac.core.router_mixins import FileUploadMixin, RateLimitingMixin
 from corsac.core.service import ServiceSpec
 from corsac.core.validation import refused_as
 
 AudioId = Annotated[str, Path(pattern=r"^[a-z0-9_-]{1,64}$"), refused_as(InvalidId)]
+FORM_BYTES = 256 * 1024  # boundaries and fields around the file
+FORM_ERRORS = (FieldRequired, TooManyFields, WrongType, OutOfRange, InvalidChoice, Invalid)
 ENGINE_ERRORS = (EngineUnavailable, WorkerCrashed, WorkerOutOfMemory, CircuitOpen)
 REQUEST_ERRORS = (
     TextNotSpeakable,
@@ -53,7 +73,7 @@ REQUEST_ERRORS = (
 )
 
 
-class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter[TTSServiceManager]):
+class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, FileUploadMixin, BaseServiceRouter[TTSServiceManager]):
     """Speech from text, with measured quality."""
 
     service_name = "tts"
@@ -64,6 +84,7 @@ class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter
         per_minute=60,
         raises=REQUEST_ERRORS + ENGINE_ERRORS,
         produces=("application/json", "audio/*"),
+        idempotent_key=True,
     )
     async def synthesize(self, body: SynthesisRequest, call: Call) -> SynthesisResult | FileResponse:
         """Speak one text.
@@ -75,6 +96,38 @@ class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter
             artifact = await self.manager.audio(result.id, call)
             return download(artifact, location=result.url, served_by=result.served_by)
         return result
+
+    @property
+    def upload_folder(self) -> FilePath:  # type: ignore[override]
+        """Where files are while they come in."""
+        return self.manager.uploads
+
+    @post(
+        "/transcribe",
+        per_minute=30,
+        upload=True,
+        timeout_s=300,
+        max_body_bytes=MAX_UPLOAD_BYTES + FORM_BYTES,
+        raises=(*UPLOAD_ERRORS, *LISTENING_ERRORS, *ENGINE_ERRORS, *FORM_ERRORS),
+    )
+    async def transcribe(self, request: Request, call: Call) -> TranscriptionResult:
+        """Write down what is said in a file: multipart, `file` and, if wanted, `language` and `engine`."""
+        async with self.receive_form(request, max_file_bytes=MAX_UPLOAD_BYTES) as form:
+            fields = form.validated(TranscriptionRequest)
+            return await self.manager.listener.transcribe(form.file("file"), fields, call)
+
+    @post(
+        "/validate-audio",
+        per_minute=60,
+        upload=True,
+        max_body_bytes=MAX_UPLOAD_BYTES + FORM_BYTES,
+        raises=(*UPLOAD_ERRORS, SampleUnusable, *ENGINE_ERRORS, *FORM_ERRORS),
+    )
+    async def validate_audio(self, request: Request, call: Call) -> AudioValidation:
+        """Decode a file to its end and measure it: multipart, `file` and, if wanted, `purpose`."""
+        async with self.receive_form(request, max_file_bytes=MAX_UPLOAD_BYTES) as form:
+            fields = form.validated(ValidationRequest)
+            return await self.manager.listener.validate(form.file("file"), fields, call)
 
     @get("/voices", raises=(EngineUnavailable, InvalidCursor))
     async def voices(

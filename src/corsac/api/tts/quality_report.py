@@ -29,13 +29,49 @@ Measure = Annotated[float, _rounded(3)]
 Ratio = Annotated[float, _rounded(6)]
 
 
+class Masked(Reply):
+    """Words that the judge does not know well, names among them: they are outside the score."""
+
+    n_words: int
+    n_heard: int = Field(description="Those that were heard exactly all the same.")
+    words: list[str] = Field(description="At most 50 of them.")
+
+
+class Baseline(Reply):
+    """What the same judge heard of the same voice in this server's earlier round trips."""
+
+    score: Measure
+    n_words: int
+    difference: Measure = Field(description="This score less the usual one; it says more than the score alone.")
+
+
+class RoundTrip(Reply):
+    """The text against what a transcription engine heard of its speech."""
+
+    judge: str = Field(description="The engine that heard it; never the one that spoke.")
+    transcript: str
+    word_error_rate: Measure = Field(ge=0, description="Errors over counted words; above 1 with many insertions.")
+    n_words: int = Field(ge=1, description="Counted words: those of the text that are not masked.")
+    substitutions: int
+    deletions: int
+    insertions: int
+    missing_at_end: int = Field(description="Counted words after the last one that was heard right.")
+    score: Measure = Field(ge=0, le=1, description="One minus the word error rate, 0 at least.")
+    low: Measure = Field(description="Lower end of the score's 95 % interval (Wilson), over words.")
+    high: Measure = Field(description="Its upper end.")
+    masked: Masked
+    baseline: Baseline | None = Field(description="Null until a hundred words of this voice have been heard.")
+
+
 class QualityReport(Reply):
     """Measures of one waveform. One that does not exist is null, and `reasons` says under its name why."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     duration_s: Measure
-    chars_per_s: Measure | None = Field(description="Letters and digits a second, without the silence around the speech.")
+    chars_per_s: Measure | None = Field(
+        description="Letters and digits a second, without the silence around the speech."
+    )
     words_per_min: Measure | None
     leading_silence_s: Measure | None
     trailing_silence_s: Measure | None
@@ -58,6 +94,9 @@ class QualityReport(Reply):
     cpps_db: Measure | None = Field(description="Smoothed cepstral peak prominence, mean of the frames with sound.")
     clarity: Measure | None = Field(ge=0, le=1, description="How much of the speech can be heard; see quality.clarity.")
     naturalness: Measure | None = Field(ge=0, le=1, description="How like a person's; see quality.naturalness.")
-    intelligibility: Measure | None = Field(ge=0, le=1, description="One minus the word error rate of a transcription.")
+    intelligibility: Measure | None = Field(
+        ge=0, le=1, description="The score of `round_trip`. A coarse measure: compare it with the baseline."
+    )
+    round_trip: RoundTrip | None = None
     reasons: dict[str, str] = Field(description="Why a measure is null, by its name.")
     findings: list[Finding] = Field(default_factory=list)

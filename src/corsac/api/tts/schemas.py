@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from corsac.api.tts.formats import AudioFormat
-from corsac.api.tts.quality_report import QualityReport
+from corsac.api.tts.quality_report import Finding, QualityReport
 from corsac.core.bodies import Reply, RequestBody
 from corsac.core.exceptions import InvalidFormat
 from corsac.core.validation import refused_as
@@ -19,22 +19,20 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,63}$", max_
 class SynthesisRequest(RequestBody):
     """One text to be spoken."""
 
-    text: str = Field(
-        max_length=1_000_000, description="Plain text; SSML is refused.", examples=["Hello, world."]
-    )
+    text: str = Field(max_length=1_000_000, description="Plain text; SSML is refused.", examples=["Hello, world."])
     voice: Name = Field("auto", description="Id of a voice of `GET /api/tts/voices`, or `auto`: by language.")
     language: LanguageTag | None = Field(
         None, description="BCP 47 tag; null: told by the text's script, else the default."
     )
-    engine: Name = Field(
-        "auto", description="Name of an engine, or `auto`: the most natural one that has the voice."
-    )
+    engine: Name = Field("auto", description="Name of an engine, or `auto`: the most natural one that has the voice.")
     speed: float = Field(1.0, ge=0.5, le=2.0, description="1.0 is the voice's own pace.")
     format: Annotated[AudioFormat | None, refused_as(InvalidFormat)] = Field(
         None, description="Audio format; null: the configured one."
     )
-    quality: Literal["off", "signal"] | None = Field(
-        None, description="What to measure; null: the configured answer."
+    quality: Literal["off", "signal", "full"] | None = Field(
+        None,
+        description="What to measure: nothing, the signal, or also how much of it a transcription engine understands. "
+        "Null: the configured answer.",
     )
 
 
@@ -54,6 +52,55 @@ class SynthesisResult(Reply):
     degraded: bool = Field(description="Whether a more natural engine would have spoken, had it worked.")
     retried: bool = Field(description="Whether the first attempt came out empty or cut and was repeated.")
     quality: QualityReport | None
+
+
+class TranscriptionRequest(RequestBody):
+    """The fields of a form beside its file."""
+
+    language: LanguageTag | None = Field(None, description="BCP 47 tag of what is spoken; left out: the engine tells.")
+    engine: Name = Field("auto", description="Name of a transcription engine, or `auto`.")
+
+
+class SegmentView(Reply):
+    """A stretch of speech."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+class TranscriptionResult(Reply):
+    """What was said in a file."""
+
+    text: str = Field(description="Empty where there is no speech.")
+    language: str
+    language_source: Literal["requested", "detected", "assumed"] = Field(
+        description="`assumed`: the engine knows one language only, and took the speech for that."
+    )
+    duration_s: float
+    segments: list[SegmentView]
+    format: AudioFormat = Field(description="Of the file, by its content.")
+    served_by: str = Field(description="The engine that listened.")
+
+
+class ValidationRequest(RequestBody):
+    """The fields of a form beside its file."""
+
+    purpose: Literal["any", "clone"] = Field("any", description="`clone`: it must also do as a sample of a voice.")
+
+
+class AudioValidation(Reply):
+    """A file that is whole: it was decoded to its end."""
+
+    format: AudioFormat = Field(description="Of the content.")
+    media_type: str
+    size_bytes: int
+    duration_s: float
+    rate_hz: int
+    channels: int
+    measured_s: float = Field(description="Seconds from the start that `quality` is about.")
+    quality: QualityReport
+    clone_findings: list[Finding] = Field(description="Why it would not do as a sample of a voice; empty: it would.")
 
 
 class VoiceView(Reply):

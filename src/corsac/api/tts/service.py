@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from corsac.api.tts.config import TTSConfigModel
 from corsac.api.tts.formats import MEDIA_TYPES, SUFFIXES, AudioFormat
+from corsac.api.tts.intelligibility import trip_verdict
+from corsac.api.tts.listening import Listener
 from corsac.api.tts.quality_report import QualityReport
 from corsac.api.tts.schemas import AudioView, SynthesisRequest, SynthesisResult, VoiceView
 from corsac.api.tts.text import detect_language, is_speakable, looks_like_ssml, normalize_text
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from corsac.core.call import Call
 
 AUDIO = "audio"
+UPLOADS = "uploads"
 
 
 class TextNotSpeakable(Invalid):
@@ -82,7 +87,7 @@ class EngineUnknown(Invalid):
 
 
 class AudioUnusable(CorsacError):
-    """The engine's audio was empty or cut, twice.
+    """The engine's audio was empty, cut or not to be understood, twice.
 
     The text was synthesized again after the first time. Try another voice, or report the text.
     """
@@ -110,11 +115,17 @@ class TTSServiceManager(Part):
             logger=context.logger,
             idle_stop_s=300,
         )
+        self.listener = Listener(context, self.bench, lambda: self.config)
+        self.uploads = context.artifacts.root / UPLOADS
 
     @property
     def config(self) -> TTSConfigModel:
         """The present configuration; read it once per operation."""
         return cast(TTSConfigModel, self.context.config.current)
+
+    async def start(self) -> None:
+        """Make a place for uploads, and remove what a killed server left there."""
+        await asyncio.to_thread(_emptied, self.uploads)
 
     async def stop(self) -> None:
         """End the workbench."""
@@ -135,14 +146,13 @@ class TTSServiceManager(Part):
         Raises:
             TextNotSpeakable, TextTooLong, SsmlRejected: The text cannot be spoken.
             VoiceUnknown, LanguageNotSpoken, EngineUnknown: Nobody here speaks like that.
-            AudioUnusable: Two attempts came out empty or cut.
+            AudioUnusable: Two attempts came out empty or cut, or were not understood.
         """
         config = self.config
         text = speakable(request.text, config.max_text_chars)
         language = request.language or detect_language(text) or config.language
         engines = [
-            cast(SpeechEngine, each)
-            for each in await self.context.registry.engines("speech", call.remaining_s(10))
+            cast(SpeechEngine, each) for each in await self.context.registry.engines("speech", call.remaining_s(10))
         ]
         candidates = choose(engines, request, language)
         audio_format = request.format or config.format
@@ -150,13 +160,16 @@ class TTSServiceManager(Part):
         for attempt in (1, 2):
             speech, candidate, fell_back = await self._speak(candidates, text, request.speed, call)
             finished, content = await self._finish(speech, text, audio_format, quality, call)
-            if finished["verdict"] == "ok":
+            verdict = finished["verdict"]
+            if verdict == "ok" and quality == "full":
+                verdict = await self._listen(finished["quality"], speech, candidate.voice, text, call)
+            if verdict == "ok":
                 break
             self.context.logger.warning(
-                "unusable audio", verdict=finished["verdict"], engine=candidate.engine.name
+                "unusable audio", verdict=verdict, engine=candidate.engine.name, attempt=attempt
             )
         else:
-            raise AudioUnusable(f"The audio was {finished['verdict']}, twice.")
+            raise AudioUnusable(f"The audio was {verdict}, twice.")
         artifact = await self.context.artifacts.put(
             AUDIO,
             content,
@@ -203,9 +216,7 @@ class TTSServiceManager(Part):
         start = int(self.context.cursors.position(cursor) or 0)
         end = start + limit
         items = [VoiceView.model_validate(voice, from_attributes=True) for voice in spoken[start:end]]
-        return Page(
-            items=items, next_cursor=self.context.cursors.sign(str(end)) if end < len(spoken) else None
-        )
+        return Page(items=items, next_cursor=self.context.cursors.sign(str(end)) if end < len(spoken) else None)
 
     async def audio(self, audio_id: str, call: Call) -> Artifact:
         """A generated file.
@@ -226,9 +237,7 @@ class TTSServiceManager(Part):
     async def list_audio(self, call: Call, limit: int, cursor: str) -> Page[AudioView]:
         """The caller's generated files, newest first."""
         position = self.context.cursors.position(cursor)
-        found, following = await self.context.artifacts.list(
-            AUDIO, call.principal.sees, limit=limit, cursor=position
-        )
+        found, following = await self.context.artifacts.list(AUDIO, call.principal.sees, limit=limit, cursor=position)
         items = [
             AudioView(
                 id=each.id,
@@ -248,9 +257,7 @@ class TTSServiceManager(Part):
 
         async def ask(candidate: Candidate) -> tuple[Speech, Candidate]:
             timeout_s = call.remaining_s(at_most)
-            speech = await candidate.engine.synthesize(
-                text, candidate.voice.id, speed=speed, timeout_s=timeout_s
-            )
+            speech = await candidate.engine.synthesize(text, candidate.voice.id, speed=speed, timeout_s=timeout_s)
             return speech, candidate
 
         asked = [(each.engine.name, partial(ask, each)) for each in candidates]
@@ -264,6 +271,16 @@ class TTSServiceManager(Part):
         arguments = {"rate_hz": speech.rate_hz, "format": audio_format, "text": text, "quality": quality}
         return await self.bench.call("finish", arguments, speech.waveform, timeout_s=call.remaining_s(60))
 
+    async def _listen(self, report: dict[str, Any], speech: Speech, voice: Voice, text: str, call: Call) -> str:
+        """Add the round trip to a report; returns the verdict that follows from it."""
+        trip = await self.listener.judge(speech, voice, text, call)
+        if isinstance(trip, str):
+            report["reasons"]["intelligibility"] = trip
+            return "ok"
+        report["reasons"].pop("intelligibility", None)
+        report |= {"intelligibility": trip.score, "round_trip": trip.model_dump(mode="json")}
+        return trip_verdict(trip)
+
     def _better_is_missing(self, chosen: Candidate, language: str, request: SynthesisRequest) -> bool:
         if request.engine != "auto" or request.voice != "auto":
             return False
@@ -275,6 +292,12 @@ class TTSServiceManager(Part):
             and each.part is not chosen.engine
             for each in entries
         )
+
+
+def _emptied(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in folder.glob("upload-*"):
+        each.unlink()
 
 
 def speakable(text: str, max_chars: int) -> str:
@@ -315,9 +338,7 @@ def choose(engines: Iterable[SpeechEngine], request: SynthesisRequest, language:
     if request.voice != "auto":
         named = [Candidate(engine, voice) for engine, voice in voices if voice.id == request.voice]
         if not named:
-            near = difflib.get_close_matches(
-                request.voice, [voice.id for _, voice in voices], n=3, cutoff=0.3
-            )
+            near = difflib.get_close_matches(request.voice, [voice.id for _, voice in voices], n=3, cutoff=0.3)
             raise VoiceUnknown(f"Near voices: {', '.join(near)}." if near else "")
         return named
     best: dict[str, Candidate] = {}

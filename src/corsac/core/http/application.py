@@ -8,10 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from corsac.core.base_router import StrictRoute
+from corsac.core.exceptions import NotFound
 
 
 class Application(FastAPI):
@@ -24,10 +25,14 @@ class Application(FastAPI):
     """
 
     def __init__(
-        self, routes: Sequence[StrictRoute], layers: Sequence[Callable[[ASGIApp], ASGIApp]], **options: Any
+        self,
+        routes: Sequence[StrictRoute | WebSocketRoute],
+        layers: Sequence[Callable[[ASGIApp], ASGIApp]],
+        **options: Any,
     ) -> None:
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, **options)
         self.router.routes.extend(routes)
+        self.router.default = nowhere
         self.layers = layers
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -43,6 +48,11 @@ class Application(FastAPI):
             self.middleware_stack = self.build_middleware_stack()
         scope["app"] = self
         await self.middleware_stack(scope, receive, send)
+
+
+async def nowhere(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Answers where no route is; the router's own would close a WebSocket with an empty 403."""
+    raise NotFound
 
 
 class FixedPaths:

@@ -185,6 +185,22 @@ class RouteGate:
         )
 
 
+class SocketGate(RouteGate):
+    """Wraps the ASGI app of one WebSocket: decides before the handshake, so a refusal is an HTTP answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call: Call = scope[CALL]
+        policy = self.policy
+        call.service, call.operation = policy.service, policy.operation
+        self._check_scope(call)
+        if error := policy.unavailable():
+            raise error
+        self._take_limit(call)
+        if scope["query_string"]:
+            self._check_query(scope["query_string"])
+        await self.app(scope, receive, send)
+
+
 def _listing(what: str, names: list[str]) -> str:
     if not names:
         return f"This operation has no {what}s."

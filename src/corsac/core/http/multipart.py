@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from corsac.core.exceptions import BodyTooLarge, MultipartInvalid, TooManyFields
+from corsac.core.exceptions import BodyTooLarge, FieldError, FieldRequired, MultipartInvalid, TooManyFields
 from corsac.core.storage.files import disk_errors
+from corsac.core.validation import translate_validation_errors
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
     from starlette.requests import Request
 
+Body = TypeVar("Body", bound=BaseModel)
 MAX_PARTS = 1000
 MAX_FIELD_BYTES = 64 * 1024
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
@@ -33,11 +36,13 @@ class UploadedFile:
     Args:
         path: Where its bytes are until the form is closed.
         client_name: For showing to people.
+        media_type: What the client says it is; empty where it does not.
         size_bytes: How many bytes arrived.
     """
 
     path: Path
     client_name: str
+    media_type: str = ""
     size_bytes: int = 0
 
 
@@ -52,6 +57,28 @@ class Form:
 
     fields: dict[str, str] = field(default_factory=dict)
     files: dict[str, UploadedFile] = field(default_factory=dict)
+
+    def file(self, name: str) -> UploadedFile:
+        """The file in the part `name`.
+
+        Raises:
+            FieldRequired: The form has no such file.
+        """
+        if name not in self.files:
+            detail = f"The form needs a part '{name}' with a file name."
+            raise FieldRequired(detail, errors=[FieldError(f"/{name}", FieldRequired.reason, detail)])
+        return self.files[name]
+
+    def validated(self, model: type[Body]) -> Body:
+        """The text fields as a body.
+
+        Raises:
+            Invalid: They are not; the error is the one that JSON would get.
+        """
+        try:
+            return model.model_validate(self.fields)
+        except ValidationError as error:
+            raise translate_validation_errors(error.errors(), body_type=model, location="body") from None
 
     def remove_files(self) -> None:
         """Delete the files from disk."""
@@ -151,7 +178,8 @@ class _Reader:
         if b"filename" not in options:
             return
         path = self.folder / f"upload-{secrets.token_hex(16)}"
-        self._file = UploadedFile(path, options[b"filename"].decode("utf-8", "replace")[:255])
+        media_type = self._headers.get(b"content-type", b"").decode("latin-1")[:255]
+        self._file = UploadedFile(path, options[b"filename"].decode("utf-8", "replace")[:255], media_type)
         self.form.files[self._field] = self._file
         self._unwritten.append((path, b""))  # an empty file is a file too
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 from starlette.routing import BaseRoute
 
 from corsac.core import exceptions as errors
 from corsac.core.exceptions import CorsacError
 from corsac.core.http.problem import MEDIA_TYPE, problem_document
+from corsac.core.idempotency import HEADER, IDEMPOTENCY_ERRORS, MAX_KEY_CHARS
 from corsac.core.identity import ANY, PUBLIC
+from corsac.core.streams import event as stream_errors
 
 if TYPE_CHECKING:
     from corsac.core.base_router import Route
@@ -38,6 +41,14 @@ BODY_ERRORS = (
     errors.Invalid,
 )
 QUERY_ERRORS = (errors.FieldRequired, errors.WrongType, errors.OutOfRange, errors.InvalidChoice, errors.Invalid)
+IDEMPOTENCY_PARAMETER: dict[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Chosen by the client, for example a random UUID. Within 24 hours a repetition of the request with "
+    "the same key is answered as before, with `Idempotency-Replayed: true`, and its work is not done again.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": "^[!-~]+$"},
+}
 NULLABLE_STRING = {"type": ["string", "null"]}
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -94,6 +105,10 @@ def answerable_errors(route: Route, scope: str, *, has_body: bool, has_query: bo
         classes += [errors.MultipartInvalid, errors.BodyTooLarge, errors.StorageFull, errors.StorageFailed]
     if route.method != "GET":
         classes += [errors.UnsupportedMediaType, errors.ContentEncodingUnsupported]
+    if route.idempotent_key:
+        classes += IDEMPOTENCY_ERRORS
+    if route.events is not None:
+        classes += [stream_errors.InvalidEventId, stream_errors.TooManyStreams, errors.InvalidChoice]
     if "{" in route.path:
         classes += [errors.InvalidId, errors.NotFound]
     return sorted({*classes, *route.raises}, key=lambda each: (each.status, each.reason))
@@ -123,9 +138,27 @@ def documented_rules(route: Route, scope: str) -> dict[str, Any]:
     }
     if route.limit is not None:
         rules["x-corsac-limit-per-minute"] = route.limit.rate_per_minute
+    if route.idempotent_key:
+        rules["parameters"] = [IDEMPOTENCY_PARAMETER]
+    if route.events is not None:
+        rules["x-corsac-events"] = documented_events(route.events)
     if scope != PUBLIC:
         rules["security"] = [{"bearer": []}]
     return rules
+
+
+def documented_events(events: Mapping[str, Any]) -> dict[str, Any]:
+    """The schemas of a stream's events by type, those that every stream has included."""
+    own = {
+        name: {} if kind in (Any, object) else TypeAdapter(kind).json_schema(mode="serialization")
+        for name, kind in events.items()
+    }
+    return own | {
+        "done": {"type": "object", "description": "The end of a complete stream."},
+        "error": {"$ref": "#/components/schemas/Problem"},
+        "reset": {"type": "object", "description": "What came before is not continued without a gap."},
+        "shutdown": {"type": "object", "description": "The server ends; the data say where to resume."},
+    }
 
 
 def openapi_document(

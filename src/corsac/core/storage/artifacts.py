@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from corsac.core.exceptions import InvalidCursor, NotFound, StorageFailed
 from corsac.core.storage.files import disk_errors, require_room, sync_folder, write_atomically
@@ -70,6 +71,24 @@ class Artifact:
     path: Path
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Prepared:
+    """A file that is stored, and the unit that writes its row: called in a transaction, it makes the file an artifact.
+
+    Until then it keeps the file from being swept. If it is dropped without its row, the next sweep takes the file.
+
+    Args:
+        artifact: What will be there.
+    """
+
+    artifact: Artifact
+
+    def __call__(self, db: apsw.Connection) -> None:
+        """Write the row."""
+        detail = json.dumps(self.artifact.detail, allow_nan=False)
+        db.execute(INSERT, {**asdict(self.artifact), "detail": detail})
+
+
 @dataclass(slots=True)
 class ArtifactStore:
     """Keeps generated files as `<root>/<kind>/<id><suffix>`; the rows are the truth about what there is.
@@ -91,7 +110,8 @@ class ArtifactStore:
     max_age_s: float = MAX_AGE_S
     max_bytes: int = MAX_BYTES
     kept_kinds: Collection[str] = ()
-    _arriving: dict[str, asyncio.Task[Artifact]] = field(default_factory=dict, init=False)
+    _arriving: WeakValueDictionary[str, Prepared] = field(default_factory=WeakValueDictionary, init=False)
+    _putting: set[asyncio.Task[Artifact]] = field(default_factory=set, init=False)
 
     async def put(
         self,
@@ -120,15 +140,39 @@ class ArtifactStore:
             StorageFull: Too little of the disk would be left free.
             StorageFailed: The disk failed.
         """
+        putting = self._put(kind, content, owner=owner, media_type=media_type, suffix=suffix, detail=detail)
+        task = asyncio.create_task(putting)
+        self._putting.add(task)
+        task.add_done_callback(self._putting.discard)
+        return await asyncio.shield(task)
+
+    async def prepare(
+        self,
+        kind: str,
+        content: bytes,
+        *,
+        owner: str,
+        media_type: str,
+        suffix: str,
+        detail: Mapping[str, Any],
+    ) -> Prepared:
+        """Store a file whose row is to be written together with others, for example those of a job's item.
+
+        Args, Raises: As `put`.
+
+        Returns:
+            The unit that writes the row; keep it until that is durable.
+        """
         if not KIND.fullmatch(kind) or not SUFFIX.fullmatch(suffix):
             raise ValueError(f"Not a kind and a suffix: {kind!r}, {suffix!r}.")
         new = secrets.token_hex(16)
         name, now = new + suffix, self.now()
         path = self.root / kind / name
-        artifact = Artifact(new, kind, owner, media_type, name, len(content), "", now, detail, path)
-        task = self._arriving[new] = asyncio.create_task(self._store(artifact, content))
-        task.add_done_callback(lambda _: self._arriving.pop(new))
-        return await asyncio.shield(task)
+        prepared = Prepared(Artifact(new, kind, owner, media_type, name, len(content), "", now, detail, path))
+        self._arriving[new] = prepared
+        sha256 = await asyncio.to_thread(_write, path, content)
+        prepared.artifact = replace(prepared.artifact, sha256=sha256)
+        return prepared
 
     async def get(self, kind: str, artifact_id: str, owner: str | None) -> Artifact:
         """Find an artifact.
@@ -215,18 +259,16 @@ class ArtifactStore:
         *columns, detail = row
         return Artifact(*columns, json.loads(detail), path)  # type: ignore[call-arg]
 
-    async def _store(self, artifact: Artifact, content: bytes) -> Artifact:
-        detail = json.dumps(artifact.detail, allow_nan=False)
-        stored = replace(artifact, sha256=await asyncio.to_thread(_write, artifact.path, content))
-        row = {**asdict(stored), "detail": detail}
+    async def _put(self, kind: str, content: bytes, **about: Any) -> Artifact:
+        prepared = await self.prepare(kind, content, **about)
         try:
-            await self.database.write(lambda db: db.execute(INSERT, row).fetchall())
+            await self.database.write(prepared)
         except StorageFailed:
             raise  # the row may be there all the same; the next sweep knows
         except BaseException:
-            await asyncio.to_thread(_unlink, [stored.path])
+            await asyncio.to_thread(_unlink, [prepared.artifact.path])
             raise
-        return stored
+        return prepared.artifact
 
     def _rows(self, db: apsw.Connection) -> Sequence[Kept]:
         rows: Iterable[Sequence[Any]] = db.execute(SELECT_NEWEST_FIRST)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 import apsw
 
 from corsac.core.exceptions import ShuttingDown, StartRefused, StorageFailed
+from corsac.core.storage.backup import newest_backup
 from corsac.core.storage.connection import DISK_ERRORS, Connection, discard
+from corsac.core.storage.damage import find_damage
 from corsac.core.storage.migrations import migrate
 from corsac.core.storage.writer import Writer
 
@@ -34,7 +36,8 @@ PROBE_S = 5.0
 class DatabaseUnusable(StartRefused):
     """The database cannot be opened.
 
-    Exit code 74: the message says what SQLite found. The folder `backups` has copies.
+    Exit code 74: the message says what was found; `corsac repair` saves what can be read, `corsac restore` goes back to
+    a backup.
     """
 
     exit_code = 74
@@ -136,6 +139,8 @@ class Database:
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> Writer:
         try:
+            if damage := find_damage(self._path):
+                raise self._unusable(damage)
             # SQLite gives its log the permissions of the database.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = Connection(self._path, writable=True)
@@ -147,11 +152,18 @@ class Database:
             for _ in range(N_READERS):
                 self._idle.put(Connection(self._path, writable=False))
         except (OSError, *DISK_ERRORS) as error:
-            raise DatabaseUnusable(
-                f"The database {self._path} cannot be opened: {error}.",
-                hint=f"Check the disk and the permissions; {self._path.parent / 'backups'} may have a copy.",
-            ) from error
+            raise self._unusable(str(error)) from error
         return writer
+
+    def _unusable(self, why: str) -> DatabaseUnusable:
+        backups = self._path.parent / "backups"
+        newest = newest_backup(backups)
+        way_back = f"`corsac restore {newest} --force` goes back to it" if newest else f"{backups} has none"
+        return DatabaseUnusable(
+            f"The database {self._path} cannot be opened: {why}.",
+            hint=f"Check the disk and the permissions. `corsac repair` saves what can be read of a "
+            f"damaged database; the newest backup: {way_back}.",
+        )
 
     def _query(self, query: Callable[[apsw.Connection], T]) -> T:
         connection = self._idle.get()

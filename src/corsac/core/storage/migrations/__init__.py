@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -14,7 +14,7 @@ import apsw
 
 from corsac.core.exceptions import StartRefused
 from corsac.core.storage.connection import Connection
-from corsac.core.storage.files import sync_folder
+from corsac.core.storage.files import sync, sync_folder
 
 FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 BACKUP_PAGES = 1000
@@ -98,24 +98,28 @@ def _apply(db: apsw.Connection, sql: str) -> None:
     db.execute(sql).fetchall()
 
 
-def back_up(connection: apsw.Connection, target: Path) -> None:
+def back_up(connection: apsw.Connection, target: Path, between: Callable[[], None] = lambda: None) -> None:
     """Copy a database while it is open.
 
     Args:
         connection: Open on the database.
         target: The copy; replaced as a whole when the new one is on the disk.
+        between: Called after each step of 1000 pages; may raise to end it.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     copy = apsw.Connection(str(partial))
     try:
         # Ends with a commit to the copy, which SQLite syncs.
         with copy.backup("main", connection, "main") as pages:
             while not pages.done:
                 pages.step(BACKUP_PAGES)
+                sync(descriptor)  # little by little: one sync of everything would hold up the commits of others
+                between()
     finally:
         copy.close()
+        os.close(descriptor)  # not before: it would give SQLite's locks away
     partial.replace(target)
     sync_folder(target.parent)
