@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
-import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,12 +21,13 @@ from corsac.api.system.health import HealthRouter, Readiness
 from corsac.api.system.identity import IdentityRouter
 from corsac.api.system.logs import LogsRouter
 from corsac.api.system.registry import RegistryRouter
+from corsac.core.background import Background
 from corsac.core.base_router import BaseRouter
 from corsac.core.config_file import ConfigFile
 from corsac.core.config_store import ConfigStore
 from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.exceptions import CorsacError, StartRefused
-from corsac.core.health_checks import STORAGE, Check, HealthMonitor
+from corsac.core.health_checks import STORAGE, HealthMonitor
 from corsac.core.http.application import Application
 from corsac.core.http.authentication import AuthenticationLayer
 from corsac.core.http.crash_guard import CrashGuard, OpenStreams
@@ -51,22 +51,20 @@ from corsac.core.service_registry import SERVICE, Entry, ServiceRegistry
 from corsac.core.service_shutdown import stop_all
 from corsac.core.storage.artifacts import ArtifactStore
 from corsac.core.storage.database import Database
+from corsac.core.storage.health import check_storage
 from corsac.core.storage.lock import DataDirectory
 from corsac.middleware.input_validation_middleware import InputValidationMiddleware
 from corsac.middleware.rate_limiting import RateLimitingMiddleware
 from corsac.models.catalog import Catalog
 from corsac.models.index_source import IndexSource
-from corsac.models.store import ModelStore, PullProgress
+from corsac.models.starter import STARTERS, pull_starters
+from corsac.models.store import ModelStore
 from corsac.security.security_middleware import RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
 from corsac.settings import Settings, service_environment
 
-STARTER_MODELS = {"none": (), "speech": ("piper:en_US-joe-medium",)}
 HEALTH_ROUND_S = 15.0
 SWEEP_ROUND_S = 3600.0
-FREE_BYTES = 1 << 30
-DESCRIPTION = (
-    "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
-)
+DESCRIPTION = "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
 
 
 @dataclass(slots=True)
@@ -98,12 +96,12 @@ class Corsac:
     models: ModelStore
     config_file: ConfigFile
     log: Logger
+    background: Background
     readiness: Readiness = field(default_factory=Readiness)
     streams: OpenStreams = field(default_factory=OpenStreams)
     configs: dict[str, ConfigStore[Any]] = field(default_factory=dict)
     plugins: list[PluginView] = field(default_factory=list)
     routers: list[BaseRouter] = field(default_factory=list)
-    background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def take_in(self, plugins: Sequence[Plugin]) -> None:
         """Register services and engines; one that fails is named, and everything else stands."""
@@ -125,9 +123,7 @@ class Corsac:
                     self.log.error("plugin failed", group=view.group, plugin=view.name, exc_info=error)
                     view = view.model_copy(update={"error": f"{type(error).__name__}: {error}"})
             else:
-                self.log.error(
-                    "plugin did not load", group=view.group, plugin=view.name, traceback=view.error
-                )
+                self.log.error("plugin did not load", group=view.group, plugin=view.name, traceback=view.error)
             self.plugins.append(view)
 
     def _add_engine(
@@ -193,9 +189,7 @@ class Corsac:
         # Services first: they are asked most, and routes are tried in order.
         routers = [
             *self.routers,
-            HealthRouter(
-                errors, self.limiter, monitor=self.health, readiness=self.readiness, metrics=self.metrics
-            ),
+            HealthRouter(errors, self.limiter, monitor=self.health, readiness=self.readiness, metrics=self.metrics),
             RegistryRouter(
                 errors,
                 self.limiter,
@@ -234,9 +228,7 @@ class Corsac:
             yield
         finally:
             self.drain()
-            for task in self.background:
-                task.cancel()
-            await asyncio.gather(*self.background, return_exceptions=True)
+            await self.background.stop()
             await self.initializer.close()
             await stop_all(self.registry, self.log)
             await self.database.close()
@@ -252,82 +244,21 @@ class Corsac:
         await asyncio.to_thread(self.models.clear_leftovers)
         await self.initializer.start_all()
         self.readiness.started = True
-        self._in_background(self.config_file.watch(self.configs), "watch corsac.toml")
-        self._in_background(self._pull_starter_models(), "pull starter models")
-        self._in_background(self._every(HEALTH_ROUND_S, self._revive_the_ill), "watch health")
-        self._in_background(self._every(SWEEP_ROUND_S, self.artifacts.sweep), "sweep files")
-
-    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                self.log.error("background work crashed", work=name, exc_info=error)
-
-        self.background.add(asyncio.create_task(guarded(), name=name))
-
-    async def _every(self, pause_s: float, work: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            await asyncio.sleep(pause_s)
-            try:
-                await work()
-            except Exception as error:
-                self.log.error("a round of background work failed", exc_info=error)
+        starters = pull_starters(self.models, STARTERS[self.settings.starter], self.log, self._try_the_refused)
+        self.background.start(starters, "pull starter models")
+        self.background.start(self.config_file.watch(self.configs), "watch corsac.toml")
+        self.background.every(HEALTH_ROUND_S, self._revive_the_ill, "watch health")
+        self.background.every(SWEEP_ROUND_S, self.artifacts.sweep, "sweep files")
 
     async def _revive_the_ill(self) -> None:
         for name in await self.health.ill():
             await self.initializer.revive(name)
 
-    async def _pull_starter_models(self) -> None:
-        for name in STARTER_MODELS[self.settings.starter]:
-            if self.models.status(name).state != "present":
-                await self._pull(name)
-
-    async def _pull(self, name: str) -> None:
-        shown = -1
-
-        def show(progress: PullProgress) -> None:
-            nonlocal shown
-            tenth = int(10 * progress.bytes_done / progress.bytes_total)
-            if tenth > shown:
-                shown = tenth
-                self.log.info("pulling", model=name, percent=tenth * 10, mb=round(progress.bytes_total / 1e6))
-
-        try:
-            await self.models.pull(name, show)
-        except CorsacError as error:
-            self.log.warning(
-                "pull failed", model=name, reason=error.reason, detail=error.detail, hint=error.hint
-            )
-            return
-        self.log.info("pulled", model=name)
+    def _try_the_refused(self) -> None:
+        """What waited for a person may have waited for the model that is here now."""
         for entry in self.registry:
-            if entry.failure == "refused":  # what waited for a person may have waited for this
+            if entry.failure == "refused":
                 self.initializer.begin(entry.name)
-
-    async def check_storage(self) -> Sequence[Check]:
-        """Whether the database works, the disk has room, and the configuration file was taken."""
-        usage = await asyncio.to_thread(shutil.disk_usage, self.directory.root)
-        kept = await self.artifacts.usage()
-        rejection = self.config_file.rejection
-        return [
-            Check(
-                "storage:database",
-                "pass" if self.database.healthy else "fail",
-                output=None if self.database.healthy else "The last commit failed.",
-            ),
-            Check("storage:free", "pass" if usage.free > FREE_BYTES else "warn", float(usage.free), "bytes"),
-            *(Check(f"storage:{kind}", "pass", float(size), "bytes") for kind, size in kept.items()),
-            Check(
-                "storage:log-lines-lost",
-                "warn" if self.log_sink.dropped else "pass",
-                float(self.log_sink.dropped),
-                "lines",
-            ),
-            Check(
-                "config:file", "warn" if rejection else "pass", output=rejection.detail if rejection else None
-            ),
-        ]
 
     def listening(self, address: tuple[str, int]) -> None:
         """Tell people and the command line where the server is."""
@@ -353,7 +284,7 @@ class Corsac:
 
     def reload(self) -> None:
         """Read corsac.toml again."""
-        self._in_background(self._reload(), "reload corsac.toml")
+        self.background.start(self._reload(), "reload corsac.toml")
 
     async def _reload(self) -> None:
         await self.config_file.reload(self.configs)
@@ -386,6 +317,7 @@ def assemble(settings: Settings) -> Corsac:
         log_sink=sink,
         metrics=metrics,
         log=log,
+        background=Background(log),
         database=database,
         identity=Identity(directory.token, database, redactor),
         limiter=RateLimiter(),
@@ -402,7 +334,9 @@ def assemble(settings: Settings) -> Corsac:
         models=model_store(directory, log),
         config_file=ConfigFile(settings.config_file, logger=log),
     )
-    corsac.health.add_source(STORAGE, corsac.check_storage)
+    corsac.health.add_source(STORAGE, lambda: check_storage(directory.root, database, corsac.artifacts))
+    corsac.health.add_source("config", corsac.config_file.check)
+    corsac.health.add_source("log", sink.check)
     corsac.take_in(discover())
     return corsac
 
@@ -410,9 +344,7 @@ def assemble(settings: Settings) -> Corsac:
 def model_store(directory: DataDirectory, logger: Logger) -> ModelStore:
     """The pulled models of a data directory; the command line uses it without a server."""
     catalog = Catalog.load(directory.root / "catalog.d")
-    return ModelStore(
-        directory.models, catalog, {"index": IndexSource(logger)}, logger=logger
-    )
+    return ModelStore(directory.models, catalog, {"index": IndexSource(logger)}, logger=logger)
 
 
 def check_exposure(settings: Settings) -> None:

@@ -24,7 +24,10 @@ app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 the data directory is in use, 78 wrong settings."""
+    """Run a command.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 75 the data directory is in use, 78 wrong settings.
+    """
     try:
         app()
     except CorsacError as error:

@@ -31,9 +31,7 @@ def list_models() -> None:
     store = opened()
     for entry in store.catalog:
         state = "here" if store.status(entry.name).state == "present" else "not here"
-        print(
-            f"{entry.name:28} {entry.size_bytes / 1e6:8.1f} MB  {state:9} {entry.licence}  {entry.sentence}"
-        )
+        print(f"{entry.name:28} {entry.size_bytes / 1e6:8.1f} MB  {state:9} {entry.licence}  {entry.sentence}")
 
 
 @app.command()

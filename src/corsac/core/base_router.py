@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -84,9 +84,7 @@ class Route:
     in_schema: bool = True
 
 
-def _mark(
-    method: Method, path: str, *, per_minute: float | None = None, **rules: Any
-) -> Callable[[Handler], Handler]:
+def _mark(method: Method, path: str, *, per_minute: float | None = None, **rules: Any) -> Callable[[Handler], Handler]:
     limit = None if per_minute is None else limit_per_minute(per_minute)
     route = Route(method, path, limit=limit, **rules)
 
@@ -143,7 +141,7 @@ class StrictRoute(APIRoute):
         return strictly
 
 
-class BaseRouter(ABC):
+class BaseRouter:
     """Mounts its marked methods.
 
     Args:
@@ -186,7 +184,9 @@ class BaseRouter(ABC):
     def _mounted(self, name: str, route: Route) -> StrictRoute:
         endpoint = self._endpoint(name, route)
         model, response_class = answer_types(inspect.signature(endpoint).return_annotation)
-        options: dict[str, Any] = {} if model is not None or response_class is None else {"response_class": response_class}
+        options: dict[str, Any] = (
+            {} if model is not None or response_class is None else {"response_class": response_class}
+        )
         scope = route.scope or self.scope
         mounted = StrictRoute(
             self.prefix + route.path,
@@ -228,9 +228,7 @@ class BaseRouter(ABC):
         calls = [each for each in signature.parameters if hints.get(each) is Call]
         parameters = [
             each.replace(
-                annotation=getattr(self, route.body)
-                if each.name == "body" and route.body
-                else hints[each.name]
+                annotation=getattr(self, route.body) if each.name == "body" and route.body else hints[each.name]
             )
             for each in signature.parameters.values()
             if each.name not in calls
@@ -275,7 +273,7 @@ class BaseRouter(ABC):
             raise ours from error
 
 
-class BaseServiceRouter(BaseRouter, Generic[Manager]):
+class BaseServiceRouter(BaseRouter, ABC, Generic[Manager]):
     """The HTTP face of one service: `/api/<service_name>`.
 
     Args:
@@ -288,9 +286,14 @@ class BaseServiceRouter(BaseRouter, Generic[Manager]):
 
     scope: ClassVar[str] = ""
 
+    @property
+    @abstractmethod
+    def service_name(self) -> str:  # type: ignore[override]
+        """The service's name; a subclass sets it as a class attribute."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.service_name:
+        if isinstance(cls.service_name, str):
             cls.prefix = f"/api/{cls.service_name}"
             cls.tag = cls.tag or cls.service_name
             cls.scope = cls.scope or cls.service_name

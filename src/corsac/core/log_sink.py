@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from structlog.contextvars import merge_contextvars
 
+from corsac.core.health_checks import Check
 from corsac.core.log_levels import LEVELS, ROOT, ServiceLevels
 from corsac.core.log_line import KEPT_CHARS, LineFormat, rfc3339, snapshot, traceback_of
 from corsac.core.log_store import LogStore
@@ -90,6 +91,11 @@ class LogSink:
     def dropped(self) -> int:
         """Lines that were lost since the start; one that two places have lost counts twice."""
         return self._n_lost + self._n_refused - self._n_refused_seen
+
+    async def check(self) -> Sequence[Check]:
+        """Whether every line was written."""
+        lost = self.dropped
+        return [Check("log:lines-lost", "warn" if lost else "pass", float(lost), "lines")]
 
     def levels(self) -> dict[str, str]:
         """The least level that is logged, for `root` (every service) and for services with one of their own."""

@@ -136,9 +136,7 @@ class ServiceRegistry:
         if name in self._entries:
             return self._entries[name]
         near = difflib.get_close_matches(name, self._entries, n=3)
-        raise ServiceNotFound(
-            f"Near names: {', '.join(near)}." if near else "", hint="GET /api/registry lists them."
-        )
+        raise ServiceNotFound(f"Near names: {', '.join(near)}." if near else "", hint="GET /api/registry lists them.")
 
     def needed_by(self, entry: Entry) -> list[Entry]:
         """The registered parts that `entry` requires, engines of a required kind included."""
@@ -152,10 +150,7 @@ class ServiceRegistry:
             each
             for each in self
             if each.state in WORKING
-            and (
-                name in each.requires
-                or (target.kind in each.requires and target.kind != SERVICE and not others)
-            )
+            and (name in each.requires or (target.kind in each.requires and target.kind != SERVICE and not others))
         ]
 
     def start_order(self) -> list[Entry]:
@@ -240,9 +235,7 @@ class ServiceRegistry:
             since=entry.since,
             attempts=entry.attempts,
             requires=list(entry.requires),
-            required_by=[
-                each.name for each in self if entry.name in each.requires or entry.kind in each.requires
-            ],
+            required_by=[each.name for each in self if entry.name in each.requires or entry.kind in each.requires],
         )
 
     def _missing(self, entry: Entry) -> list[Entry]:

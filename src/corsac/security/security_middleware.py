@@ -12,9 +12,7 @@ from corsac.core.call import Call
 from corsac.core.exceptions import HostNotAllowed, OriginNotAllowed
 from corsac.core.http.crash_guard import CALL
 
-HOST = re.compile(
-    rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(?::([0-9]{1,5}))?", re.IGNORECASE
-)
+HOST = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(?::([0-9]{1,5}))?", re.IGNORECASE)
 ORIGIN = re.compile(rb"https?://(.{1,270})", re.IGNORECASE)
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")

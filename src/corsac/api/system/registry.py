@@ -64,17 +64,13 @@ class RegistryRouter(BaseRouter):
     @get("", scope=ANY, while_down=True)
     async def list_parts(self) -> RegistryView:
         """All services, engines and plugins."""
-        return RegistryView(
-            parts=[self.registry.status(each) for each in self.registry], plugins=self.plugins
-        )
+        return RegistryView(parts=[self.registry.status(each) for each in self.registry], plugins=self.plugins)
 
     @get("/graph", scope=ANY, while_down=True)
     async def graph(self) -> GraphView:
         """Who needs whom."""
         edges = [
-            Edge(part=each.name, needs=other.name)
-            for each in self.registry
-            for other in self.registry.needed_by(each)
+            Edge(part=each.name, needs=other.name) for each in self.registry for other in self.registry.needed_by(each)
         ]
         return GraphView(edges=edges, start_order=[each.name for each in self.registry.start_order()])
 

@@ -35,7 +35,9 @@ class QualityReport(Reply):
     model_config = ConfigDict(allow_inf_nan=False)
 
     duration_s: Measure
-    chars_per_s: Measure | None = Field(description="Letters and digits a second, without the silence around the speech.")
+    chars_per_s: Measure | None = Field(
+        description="Letters and digits a second, without the silence around the speech."
+    )
     words_per_min: Measure | None
     leading_silence_s: Measure | None
     trailing_silence_s: Measure | None

@@ -19,23 +19,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+/-]{0,63}$", max_
 class SynthesisRequest(RequestBody):
     """One text to be spoken."""
 
-    text: str = Field(
-        max_length=1_000_000, description="Plain text; SSML is refused.", examples=["Hello, world."]
-    )
+    text: str = Field(max_length=1_000_000, description="Plain text; SSML is refused.", examples=["Hello, world."])
     voice: Name = Field("auto", description="Id of a voice of `GET /api/tts/voices`, or `auto`: by language.")
     language: LanguageTag | None = Field(
         None, description="BCP 47 tag; null: told by the text's script, else the default."
     )
-    engine: Name = Field(
-        "auto", description="Name of an engine, or `auto`: the most natural one that has the voice."
-    )
+    engine: Name = Field("auto", description="Name of an engine, or `auto`: the most natural one that has the voice.")
     speed: float = Field(1.0, ge=0.5, le=2.0, description="1.0 is the voice's own pace.")
     format: Annotated[AudioFormat | None, refused_as(InvalidFormat)] = Field(
         None, description="Audio format; null: the configured one."
     )
-    quality: Literal["off", "signal"] | None = Field(
-        None, description="What to measure; null: the configured answer."
-    )
+    quality: Literal["off", "signal"] | None = Field(None, description="What to measure; null: the configured answer.")
 
 
 class SynthesisResult(Reply):

@@ -98,6 +98,27 @@ class Candidate:
     voice: Voice
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one attempt came to.
+
+    Args:
+        speech: What the engine said.
+        candidate: The engine and the voice.
+        fell_back: Whether it was not the first choice.
+        verdict: `ok`, or what is wrong with the audio.
+        quality: A `QualityReport` as JSON, or None where nothing was measured.
+        content: The encoded file; empty unless the verdict is `ok`.
+    """
+
+    speech: Speech
+    candidate: Candidate
+    fell_back: bool
+    verdict: str
+    quality: dict[str, Any] | None
+    content: bytes
+
+
 class TTSServiceManager(Part):
     """Speaks texts and keeps the audio."""
 
@@ -141,25 +162,22 @@ class TTSServiceManager(Part):
         text = speakable(request.text, config.max_text_chars)
         language = request.language or detect_language(text) or config.language
         engines = [
-            cast(SpeechEngine, each)
-            for each in await self.context.registry.engines("speech", call.remaining_s(10))
+            cast(SpeechEngine, each) for each in await self.context.registry.engines("speech", call.remaining_s(10))
         ]
         candidates = choose(engines, request, language)
         audio_format = request.format or config.format
         quality = request.quality or config.quality
-        for attempt in (1, 2):
-            speech, candidate, fell_back = await self._speak(candidates, text, request.speed, call)
-            finished, content = await self._finish(speech, text, audio_format, quality, call)
-            if finished["verdict"] == "ok":
-                break
-            self.context.logger.warning(
-                "unusable audio", verdict=finished["verdict"], engine=candidate.engine.name
-            )
-        else:
-            raise AudioUnusable(f"The audio was {finished['verdict']}, twice.")
+        work = partial(self._make, candidates, text, request.speed, audio_format, quality, call)
+        made = await work()
+        if retried := made.verdict != "ok":
+            self.context.logger.warning("unusable audio", verdict=made.verdict, engine=made.candidate.engine.name)
+            made = await work()
+        if made.verdict != "ok":
+            raise AudioUnusable(f"The audio was {made.verdict}, twice.")
+        candidate = made.candidate
         artifact = await self.context.artifacts.put(
             AUDIO,
-            content,
+            made.content,
             owner=call.principal.id,
             media_type=MEDIA_TYPES[audio_format],
             suffix=SUFFIXES[audio_format],
@@ -175,14 +193,14 @@ class TTSServiceManager(Part):
             format=audio_format,
             media_type=artifact.media_type,
             size_bytes=artifact.size_bytes,
-            duration_s=round(finished["duration_s"], 3),
-            rate_hz=speech.rate_hz,
+            duration_s=round(made.speech.duration_s, 3),
+            rate_hz=made.speech.rate_hz,
             voice=candidate.voice.id,
             language=candidate.voice.language,
             served_by=candidate.engine.name,
-            degraded=fell_back or self._better_is_missing(candidate, language, request),
-            retried=attempt > 1,
-            quality=QualityReport.model_validate(finished["quality"]) if finished["quality"] else None,
+            degraded=made.fell_back or self._better_is_missing(candidate, language, request),
+            retried=retried,
+            quality=QualityReport.model_validate(made.quality) if made.quality else None,
         )
 
     async def voices(self, language: str, engine: str, limit: int, cursor: str) -> Page[VoiceView]:
@@ -203,9 +221,7 @@ class TTSServiceManager(Part):
         start = int(self.context.cursors.position(cursor) or 0)
         end = start + limit
         items = [VoiceView.model_validate(voice, from_attributes=True) for voice in spoken[start:end]]
-        return Page(
-            items=items, next_cursor=self.context.cursors.sign(str(end)) if end < len(spoken) else None
-        )
+        return Page(items=items, next_cursor=self.context.cursors.sign(str(end)) if end < len(spoken) else None)
 
     async def audio(self, audio_id: str, call: Call) -> Artifact:
         """A generated file.
@@ -226,9 +242,7 @@ class TTSServiceManager(Part):
     async def list_audio(self, call: Call, limit: int, cursor: str) -> Page[AudioView]:
         """The caller's generated files, newest first."""
         position = self.context.cursors.position(cursor)
-        found, following = await self.context.artifacts.list(
-            AUDIO, call.principal.sees, limit=limit, cursor=position
-        )
+        found, following = await self.context.artifacts.list(AUDIO, call.principal.sees, limit=limit, cursor=position)
         items = [
             AudioView(
                 id=each.id,
@@ -241,28 +255,31 @@ class TTSServiceManager(Part):
         ]
         return Page(items=items, next_cursor=self.context.cursors.sign(following) if following else None)
 
-    async def _speak(
-        self, candidates: Sequence[Candidate], text: str, speed: float, call: Call
-    ) -> tuple[Speech, Candidate, bool]:
+    async def _make(
+        self,
+        candidates: Sequence[Candidate],
+        text: str,
+        speed: float,
+        audio_format: AudioFormat,
+        quality: str,
+        call: Call,
+    ) -> Made:
+        """Speak and finish once, by the first candidate that works."""
         at_most = self.config.max_synthesis_s
 
         async def ask(candidate: Candidate) -> tuple[Speech, Candidate]:
             timeout_s = call.remaining_s(at_most)
-            speech = await candidate.engine.synthesize(
-                text, candidate.voice.id, speed=speed, timeout_s=timeout_s
-            )
+            speech = await candidate.engine.synthesize(text, candidate.voice.id, speed=speed, timeout_s=timeout_s)
             return speech, candidate
 
         asked = [(each.engine.name, partial(ask, each)) for each in candidates]
         served = await self.context.errors.first_that_works("synthesize", asked)
         speech, candidate = served.value
-        return speech, candidate, served.degraded
-
-    async def _finish(
-        self, speech: Speech, text: str, audio_format: AudioFormat, quality: str, call: Call
-    ) -> tuple[dict[str, Any], bytes]:
         arguments = {"rate_hz": speech.rate_hz, "format": audio_format, "text": text, "quality": quality}
-        return await self.bench.call("finish", arguments, speech.waveform, timeout_s=call.remaining_s(60))
+        finished, content = await self.bench.call(
+            "finish", arguments, speech.waveform, timeout_s=call.remaining_s(at_most)
+        )
+        return Made(speech, candidate, served.degraded, finished["verdict"], finished["quality"], content)
 
     def _better_is_missing(self, chosen: Candidate, language: str, request: SynthesisRequest) -> bool:
         if request.engine != "auto" or request.voice != "auto":
@@ -315,9 +332,7 @@ def choose(engines: Iterable[SpeechEngine], request: SynthesisRequest, language:
     if request.voice != "auto":
         named = [Candidate(engine, voice) for engine, voice in voices if voice.id == request.voice]
         if not named:
-            near = difflib.get_close_matches(
-                request.voice, [voice.id for _, voice in voices], n=3, cutoff=0.3
-            )
+            near = difflib.get_close_matches(request.voice, [voice.id for _, voice in voices], n=3, cutoff=0.3)
             raise VoiceUnknown(f"Near voices: {', '.join(near)}." if near else "")
         return named
     best: dict[str, Candidate] = {}

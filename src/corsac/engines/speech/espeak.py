@@ -72,9 +72,7 @@ class EspeakSpeaker:
 
         self._numpy = numpy
         self._library = declared(ctypes.CDLL(espeakng_loader.get_library_path()))
-        os.chdir(
-            Path(espeakng_loader.get_data_path()).parent
-        )  # espeak-ng cannot hold a path of over 160 bytes
+        os.chdir(Path(espeakng_loader.get_data_path()).parent)  # espeak-ng cannot hold a path of over 160 bytes
         options = AUDIO_OUTPUT_SYNCHRONOUS, 0, b"espeak-ng-data", INITIALIZE_DONT_EXIT
         self._rate_hz: int = self._library.espeak_Initialize(*options)
         if self._rate_hz <= 0:
@@ -82,9 +80,7 @@ class EspeakSpeaker:
         self._pieces: list[bytes] = []
         self._callback = SynthCallback(self._take)  # kept here: the library holds only its address
         self._library.espeak_SetSynthCallback(self._callback)
-        records = sorted(
-            self._listed(), key=lambda record: voice_id(record).count("-")
-        )  # "en" before "en-029"
+        records = sorted(self._listed(), key=lambda record: voice_id(record).count("-"))  # "en" before "en-029"
         self._records = {voice_id(record): record for record in records if self._has_words(record)}
 
     def voices(self, payload: bytes) -> tuple[dict[str, Any], bytes]:
@@ -106,9 +102,7 @@ class EspeakSpeaker:
         self._library.espeak_SetParameter(RATE, round(WORDS_PER_MINUTE * speed), 0)
         spoken = text.replace("\0", " ").encode(errors="replace") + b"\0"
         self._pieces.clear()
-        code = self._library.espeak_Synth(
-            spoken, len(spoken), 0, POS_CHARACTER, 0, CHARS_UTF8 | END_PAUSE, None, None
-        )
+        code = self._library.espeak_Synth(spoken, len(spoken), 0, POS_CHARACTER, 0, CHARS_UTF8 | END_PAUSE, None, None)
         if code != 0:
             raise RuntimeError(f"espeak_Synth returned {code}.")
         samples = self._numpy.frombuffer(b"".join(self._pieces), "int16")
