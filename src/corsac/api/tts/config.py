@@ -23,5 +23,5 @@ class TTSConfigModel(ServiceConfigModel):
     quality: Literal["off", "signal"] = Field(
         "signal", description="What is measured where a request does not say: nothing, or the signal."
     )
-    max_text_chars: int = Field(5000, ge=1, le=100_000, description="Characters in one request's text.")
+    max_text_chars: int = Field(5000, ge=1, le=20_000, description="Characters in one request's text.")
     max_synthesis_s: float = Field(60.0, ge=1, le=600, description="Seconds that one synthesis may take.")

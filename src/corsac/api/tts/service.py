@@ -174,19 +174,7 @@ class TTSServiceManager(Part):
             made = await work()
         if made.verdict != "ok":
             raise AudioUnusable(f"The audio was {made.verdict}, twice.")
-        candidate = made.candidate
-        artifact = await self.context.artifacts.put(
-            AUDIO,
-            made.content,
-            owner=call.principal.id,
-            media_type=MEDIA_TYPES[audio_format],
-            suffix=SUFFIXES[audio_format],
-            detail={
-                "voice": candidate.voice.id,
-                "engine": candidate.engine.name,
-                "quality": finished["quality"],
-            },
-        )
+        artifact = await self._keep(made, audio_format, call)
         return SynthesisResult(
             id=artifact.id,
             url=f"/api/tts/audio/{artifact.id}",
@@ -195,10 +183,10 @@ class TTSServiceManager(Part):
             size_bytes=artifact.size_bytes,
             duration_s=round(made.speech.duration_s, 3),
             rate_hz=made.speech.rate_hz,
-            voice=candidate.voice.id,
-            language=candidate.voice.language,
-            served_by=candidate.engine.name,
-            degraded=made.fell_back or self._better_is_missing(candidate, language, request),
+            voice=made.candidate.voice.id,
+            language=made.candidate.voice.language,
+            served_by=made.candidate.engine.name,
+            degraded=made.fell_back or self._better_is_missing(made.candidate, language, request),
             retried=retried,
             quality=QualityReport.model_validate(made.quality) if made.quality else None,
         )
@@ -280,6 +268,17 @@ class TTSServiceManager(Part):
             "finish", arguments, speech.waveform, timeout_s=call.remaining_s(at_most)
         )
         return Made(speech, candidate, served.degraded, finished["verdict"], finished["quality"], content)
+
+    async def _keep(self, made: Made, audio_format: AudioFormat, call: Call) -> Artifact:
+        voice = made.candidate.voice
+        return await self.context.artifacts.put(
+            AUDIO,
+            made.content,
+            owner=call.principal.id,
+            media_type=MEDIA_TYPES[audio_format],
+            suffix=SUFFIXES[audio_format],
+            detail={"voice": voice.id, "engine": voice.engine, "quality": made.quality},
+        )
 
     def _better_is_missing(self, chosen: Candidate, language: str, request: SynthesisRequest) -> bool:
         if request.engine != "auto" or request.voice != "auto":
