@@ -12,9 +12,10 @@ import httpx
 import structlog
 
 from corsac.core.base_router import StrictRoute
+from corsac.core.http.application import Application
 from corsac.core.plugins import SERVICES, Plugin, PluginView
 from corsac.core.service import ServiceSpec
-from corsac.main import Application, Corsac, assemble
+from corsac.main import Corsac, assemble
 from corsac.settings import Settings
 
 
@@ -47,6 +48,12 @@ class Running:
         return client_of(self.app, {"authorization": f"Bearer {secret}"})
 
 
+def method_of(route: StrictRoute) -> str:
+    """The method of a route; each of ours has one."""
+    [method] = list(route.methods or ())
+    return method
+
+
 def client_of(app: Application, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
     """A client of an application in this process. An exception that the crash guard lets out fails the test."""
     return httpx.AsyncClient(
@@ -55,9 +62,7 @@ def client_of(app: Application, headers: Mapping[str, str] | None = None) -> htt
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, *, services: Iterable[ServiceSpec] = (), **settings: Any
-) -> AsyncIterator[Running]:
+async def running(folder: Path, *, services: Iterable[ServiceSpec] = (), **settings: Any) -> AsyncIterator[Running]:
     """Start a server on an empty data directory, and stop it.
 
     Args:

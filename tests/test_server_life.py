@@ -179,6 +179,15 @@ def test_client_that_leaves_takes_its_synthesis_along_within_a_second(server: Se
     assert server.ask("POST", SPEAK, {"text": "Again.", "voice": "slow"}).status == 200
 
 
+def test_deadline_of_the_client_stops_the_work(server: Server) -> None:
+    assert server.ask("POST", SPEAK, {"text": "Warm up.", "voice": "slow"}).status == 200
+    worker = worker_of_the_actor(server)
+    answer = server.ask("POST", SPEAK, SLOWLY, headers={"X-Request-Timeout-Ms": "500"})
+    assert (answer.status, answer.reason) == (504, "DEADLINE_EXCEEDED")
+    assert 0.5 <= answer.seconds < 1.5
+    eventually(lambda: worker not in parents(), 1, "the worker has stopped")
+
+
 # Configuration
 
 
@@ -199,12 +208,13 @@ def test_change_over_the_api_survives_a_restart(server: Server) -> None:
 
 
 def test_edited_file_is_applied_while_the_server_runs(server: Server) -> None:
-    file = server.directory / "corsac.toml"
-    for text, expected in [("[services.tts]\nmax_text_chars = 12\n", (12, "file")), ("", (5000, "default"))]:
-        file.write_text(text)
-        eventually(lambda: max_text_chars(server) == expected, 5, "the file is applied")  # noqa: B023
-        answer = server.ask("POST", SPEAK, {"text": "More than twelve characters."})
-        assert answer.status == (422 if text else 200)
+    file, longer = server.directory / "corsac.toml", {"text": "More than twelve characters."}
+    file.write_text("[services.tts]\nmax_text_chars = 12\n")
+    eventually(lambda: max_text_chars(server) == (12, "file"), 5, "the file is applied")
+    assert server.ask("POST", SPEAK, longer).reason == "TEXT_TOO_LONG"
+    file.write_text("")
+    eventually(lambda: max_text_chars(server) == (5000, "default"), 5, "the file is applied again")
+    assert server.ask("POST", SPEAK, longer).status == 200
 
 
 def test_sighup_reads_the_file_again(server: Server) -> None:

@@ -26,7 +26,7 @@ from corsac.core.base_router import BaseRouter
 from corsac.core.config_file import ConfigFile
 from corsac.core.config_store import ConfigStore
 from corsac.core.error_handler import ServiceErrorHandler
-from corsac.core.exceptions import CorsacError, StartRefused
+from corsac.core.exceptions import AlreadyRegistered, CorsacError, StartRefused
 from corsac.core.health_checks import STORAGE, HealthMonitor
 from corsac.core.http.application import Application
 from corsac.core.http.authentication import AuthenticationLayer
@@ -36,7 +36,7 @@ from corsac.core.http.limits import ProtocolLimits
 from corsac.core.http.openapi import openapi_document
 from corsac.core.http.proxies import TrustedProxies
 from corsac.core.http.server import serve
-from corsac.core.identity import OWNER, Identity
+from corsac.core.identity import OWNER, RESERVED_SCOPES, Identity
 from corsac.core.load.rate_limiter import RateLimiter, per_minute
 from corsac.core.log_store import LogStore
 from corsac.core.logging_config import Logger, LogSink, configure_logging, get_api_logger, get_service_logger
@@ -124,6 +124,8 @@ class Corsac:
                     view = view.model_copy(update={"error": f"{type(error).__name__}: {error}"})
             else:
                 self.log.error("plugin did not load", group=view.group, plugin=view.name, traceback=view.error)
+            if view.error is not None:  # anybody's words, with whatever secret is in them
+                view = view.model_copy(update={"error": self.identity.redactor.redact(view.error)})
             self.plugins.append(view)
 
     def _add_engine(
@@ -133,6 +135,8 @@ class Corsac:
         self.registry.register(Entry(f"{kind}:{name}", kind, engine(context)))
 
     def _add_service(self, spec: ServiceSpec, file_values: Mapping[str, Any]) -> None:
+        if spec.name in RESERVED_SCOPES:
+            raise AlreadyRegistered(f"{spec.name} is the name of a scope; a service needs another.")
         logger = get_service_logger(spec.name)
         config = ConfigStore(
             spec.name,

@@ -124,7 +124,7 @@ class EchoRouter(FileUploadMixin, RateLimitingMixin, BaseServiceRouter[EchoManag
             return PlainTextResponse(body.text)
         return await self.manager.echo(body.text, call)
 
-    @post("/sleep", timeout_s=0.02)
+    @post("/sleep", timeout_s=0.1)
     async def sleep(self, call: Call) -> Echo:
         """Say nothing for too long."""
         return await self.manager.sleep(call)

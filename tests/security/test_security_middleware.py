@@ -12,7 +12,7 @@ from corsac.core.exceptions import HostNotAllowed, OriginNotAllowed
 from corsac.core.http.crash_guard import CALL
 from corsac.security.security_middleware import RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
 
-OURS = "localhost localhost:8000 LOCALHOST:1 127.0.0.1:65535 [::1] [::1]:80 corsac.example CORSAC.example:443 [2001:db8::1]:80"
+OURS = "localhost localhost:8000 LOCALHOST:1 127.0.0.1:65535 [::1] [::1]:80 CORSAC.example:443 [2001:db8::1]:80"
 FOREIGN = """
 evil.example a/b?x= localhost/x localhost?x localhost#x user@localhost localhost@evil.example localhost,evil.example
 localhost: localhost:port localhost:123456 localhost:80:80 localhost. .localhost xlocalhost sub.corsac.example *

@@ -29,6 +29,7 @@ ANY = "any"
 ADMIN = "admin"
 """The scope that covers all others and sees every principal's rows."""
 
+RESERVED_SCOPES = frozenset({PUBLIC, ANY, ADMIN})
 KEY_PREFIX = "corsac_"
 """Starts every secret of ours, so that logs recognize and mask them without being told."""
 SESSION_S = 30 * 86_400.0

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from structlog.contextvars import merge_contextvars
 
+from corsac.core.call import CURRENT_CALL
 from corsac.core.health_checks import Check
 from corsac.core.log_levels import LEVELS, ROOT, ServiceLevels
 from corsac.core.log_line import KEPT_CHARS, LineFormat, rfc3339, snapshot, traceback_of
@@ -123,7 +124,7 @@ class LogSink:
         return (), {}
 
     def submit(self, level: str, event: MutableMapping[str, Any], at: float) -> None:
-        """Hand one event to the writer; the context variables are added to it.
+        """Hand one event to the writer; the present call and the context variables are added to it.
 
         Args:
             level: One of the standard levels.
@@ -131,6 +132,10 @@ class LogSink:
             at: When, seconds since the epoch.
         """
         event = merge_contextvars(None, level, event)
+        call = CURRENT_CALL.get(None)
+        if call is not None:
+            for key, value in call.log_context():
+                event.setdefault(key, value)
         service = str(event.get("service") or event.get("api") or ROOT)
         if not self._levels.allows(service, LEVELS[level]):
             return

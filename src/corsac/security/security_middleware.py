@@ -114,7 +114,8 @@ class SecurityMiddleware:
                 (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
                 (
                     b"access-control-allow-headers",
-                    b"authorization, content-type, if-match, idempotency-key, prefer",
+                    b"authorization, content-type, if-match, idempotency-key, last-event-id, prefer, x-request-id,"
+                    b" x-request-timeout-ms",
                 ),
                 (b"access-control-max-age", b"600"),
             ],

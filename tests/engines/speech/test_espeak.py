@@ -69,9 +69,7 @@ async def test_hello_is_heard(engine: EspeakEngine) -> None:
 @pytest.mark.parametrize(
     ("voice", "text"), [("de", "Guten Tag, schöne Grüße"), ("cmn", "你好"), ("ar", "مرحبا"), ("hi", "नमस्ते")]
 )
-async def test_other_languages_are_spoken_in_their_scripts(
-    engine: EspeakEngine, voice: str, text: str
-) -> None:
+async def test_other_languages_are_spoken_in_their_scripts(engine: EspeakEngine, voice: str, text: str) -> None:
     assert (await engine.synthesize(text, voice, timeout_s=10)).duration_s > 0.4
 
 
