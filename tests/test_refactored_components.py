@@ -46,6 +46,14 @@ async def test_the_requirement_is_met(server: Running, requirement: Requirement)
     await requirement.check(server)
 
 
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    "part", ["corsac.core.service", "corsac.core.service:Part", "GET /livez", "~tts", "docs/decisions"]
+)
+async def test_a_part_that_is_there_is_found(server: Running, part: str) -> None:
+    await require(server, part)
+
+
 def test_every_item_of_the_plan_is_here_once() -> None:
     assert sorted(each.id for each in PROVED + WAITING) == sorted(points())
 

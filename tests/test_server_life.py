@@ -41,9 +41,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("life") / "data", plugins=[site]) as server:
-        server.wait_until_ready("speech:espeak")
-        server.wait_until_ready("speech:actor")
+        wait_for_the_voices(server)
         yield server
+
+
+def wait_for_the_voices(server: Server) -> None:
+    server.wait_until_ready("speech:espeak")
+    server.wait_until_ready("speech:actor")
 
 
 # Starts
@@ -201,6 +205,7 @@ def test_change_over_the_api_survives_a_restart(server: Server) -> None:
     changed = server.ask("PATCH", CONFIG, {"values": {"max_text_chars": 321}})
     server.stop()
     server.start()
+    wait_for_the_voices(server)
     assert max_text_chars(server) == (321, "api")
     assert server.ask("GET", CONFIG).headers["etag"] == changed.headers["etag"]
     assert server.ask("POST", f"{CONFIG}/reset").status == 200

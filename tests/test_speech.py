@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server import Server, eventually, install_plugin
+from tests.server import Server, install_plugin
 
 SPEAK, AUDIO, VOICES = "/api/tts/synthesize", "/api/tts/audio", "/api/tts/voices"
 SENTENCE = "The quick brown fox jumps over the lazy dog."
@@ -92,7 +92,8 @@ def test_every_measure_is_a_number_or_has_a_reason(spoken: dict[str, Any]) -> No
 def test_silence_is_refused_after_one_more_try(server: Server) -> None:
     answer = server.ask("POST", SPEAK, {"text": SENTENCE, "voice": "silent"})
     assert (answer.status, answer.reason) == (502, "AUDIO_UNUSABLE")
-    eventually(lambda: len(server.log_lines(event="unusable audio", verdict="empty")) == 2, 5, "it was tried twice")
+    assert answer.problem["detail"] == "The audio was empty, twice."
+    assert server.wait_for_log(event="unusable audio")["verdict"] == "empty"
 
 
 def test_voice_that_is_silent_once_is_asked_again(server: Server) -> None:

@@ -151,6 +151,7 @@ class Corsac:
             config=config,
             registry=self.registry,
             artifacts=self.artifacts,
+            uploads=self.directory.uploads,
             errors=ServiceErrorHandler(spec.name, logger, self.metrics),
             limiter=self.limiter,
             health=self.health,
@@ -246,6 +247,8 @@ class Corsac:
             await config.load()
         await self.artifacts.sweep()
         await asyncio.to_thread(self.models.clear_leftovers)
+        for left_behind in self.directory.uploads.iterdir():
+            left_behind.unlink()
         await self.initializer.start_all()
         self.readiness.started = True
         starters = pull_starters(self.models, STARTERS[self.settings.starter], self.log, self._try_the_refused)

@@ -102,7 +102,6 @@ class EchoRouter(FileUploadMixin, RateLimitingMixin, BaseServiceRouter[EchoManag
 
     service_name = "echo"
     config_model: type[RequestBody] = EchoConfig
-    upload_folder: FilePath
 
     @post("/echo", raises=(CircuitOpen, Conflict))
     async def echo(self, body: EchoRequest, call: Call) -> Echo:
@@ -261,6 +260,7 @@ def stage(uploads: FilePath) -> World:
             config=cast(Any, None),
             registry=registry,
             artifacts=cast(Any, None),
+            uploads=uploads,
             errors=ServiceErrorHandler(name, logger, metrics),
             limiter=limiter,
             health=HealthMonitor(registry, Metrics(), logger),
@@ -268,7 +268,6 @@ def stage(uploads: FilePath) -> World:
             logger=logger,
         )
         router = router_class(manager, context)
-        router.upload_folder = uploads
         app.router.routes.extend(router.routes())
     openapi = openapi_document("Echo", "1", "Echoes.", app.routes)
     client = client_behind_guard(app, logger, OpenStreams())

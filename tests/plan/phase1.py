@@ -176,7 +176,7 @@ async def errors_are_counted_by_service_operation_and_reason(server: Running) ->
 async def the_base_router_is_abstract_and_every_service_inherits_from_it(server: Running) -> None:
     router = router_of(server)
     with pytest.raises(TypeError):
-        BaseServiceRouter(router.manager, router.context)
+        BaseServiceRouter(router.manager, router.context)  # type: ignore[abstract]
     assert {type(each).service_name for each in server.corsac.routers} == set(server.corsac.configs)
     assert all(isinstance(each, BaseServiceRouter) for each in server.corsac.routers)
 

@@ -299,8 +299,6 @@ class BaseServiceRouter(BaseRouter, ABC, Generic[Manager]):
             cls.scope = cls.scope or cls.service_name
 
     def __init__(self, manager: Manager, context: ServiceContext) -> None:
-        if not self.service_name:
-            raise TypeError(f"{type(self).__name__} has no service_name, so there is no path to mount it at.")
         super().__init__(context.errors, context.limiter)
         self.manager = manager
         self.context = context

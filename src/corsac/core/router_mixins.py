@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corsac.core.call import Call
@@ -16,6 +15,8 @@ from corsac.core.load.rate_limiter import Decision, Limit, RateLimiter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from corsac.core.service import ServiceContext
 
 
 class RateLimitingMixin:
@@ -46,7 +47,7 @@ class FileUploadMixin:
     The framework would spool the whole form first, before anything could be refused.
     """
 
-    upload_folder: Path
+    context: ServiceContext
 
     @asynccontextmanager
     async def receive_form(self, request: Request, *, max_file_bytes: int) -> AsyncIterator[Form]:
@@ -61,7 +62,7 @@ class FileUploadMixin:
         """
         form = Form()
         try:
-            await read_form(request, form, self.upload_folder, max_file_bytes=max_file_bytes)
+            await read_form(request, form, self.context.uploads, max_file_bytes=max_file_bytes)
             yield form
         finally:
             form.remove_files()

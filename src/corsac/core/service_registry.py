@@ -210,15 +210,35 @@ class ServiceRegistry:
             entries = self._of_kind(kind)
             if working := [each.part for each in entries if each.state in WORKING]:
                 return working
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or not any(each.state in (State.STARTING, State.REGISTERED) for each in entries):
+            left_s = deadline - asyncio.get_running_loop().time()
+            if not await self.another_started(kind, left_s):
                 raise self._no_engine(kind, entries)
-            changed = self._changed
-            try:
-                async with asyncio.timeout(left):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+
+    async def another_started(self, kind: str, wait_s: float) -> bool:
+        """Wait for an engine of the kind that is starting.
+
+        Args:
+            kind: For example `speech`.
+            wait_s: Seconds to wait.
+
+        Returns:
+            Whether the state of a part has changed; False at once where no engine of the kind is starting.
+        """
+        if not any(each.state in (State.STARTING, State.REGISTERED) for each in self._of_kind(kind)):
+            return False
+        changed = self._changed
+        try:
+            async with asyncio.timeout(max(0.0, wait_s)):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def check_engine(self, kind: str, name: str) -> None:
+        """Raises EngineUnavailable where an engine is installed and does not work."""
+        entry = self._entries.get(f"{kind}:{name}")
+        if entry is not None and entry.state not in WORKING:
+            raise self._no_engine(kind, [entry])
 
     def status(self, entry: Entry) -> PartStatus:
         """What `GET /api/registry` says of it."""

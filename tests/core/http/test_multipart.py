@@ -7,6 +7,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from starlette.types import Message
 from corsac.core.exceptions import BodyTooLarge, CorsacError, MultipartInvalid, StorageFull, TooManyFields
 from corsac.core.http.multipart import Form
 from corsac.core.router_mixins import FileUploadMixin
+from corsac.core.service import ServiceContext
 
 CONTENT = b"\r\n--b\r\n--boundary-\r\n\0\xff" * 3
 FIELD = b'Content-Disposition: form-data; name="%s"\r\n\r\n%s'
@@ -25,7 +28,7 @@ FILE = b'Content-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s'
 
 class Uploads(FileUploadMixin):
     def __init__(self, folder: Path) -> None:
-        self.upload_folder = folder
+        self.context = cast(ServiceContext, SimpleNamespace(uploads=folder))
 
 
 def body_of(*parts: bytes) -> bytes:

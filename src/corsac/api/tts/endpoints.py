@@ -8,6 +8,7 @@ from fastapi import Path, Query
 from starlette.responses import FileResponse, Response
 
 from corsac.api.tts.config import TTSConfigModel
+from corsac.api.tts.formats import FORMATS
 from corsac.api.tts.schemas import AudioView, SynthesisRequest, SynthesisResult, VoiceView
 from corsac.api.tts.service import (
     AudioUnusable,
@@ -63,15 +64,19 @@ class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, BaseServiceRouter
         "/synthesize",
         per_minute=60,
         raises=REQUEST_ERRORS + ENGINE_ERRORS,
-        produces=("application/json", "audio/*"),
+        produces=("application/json", *FORMATS),
     )
     async def synthesize(self, body: SynthesisRequest, call: Call) -> SynthesisResult | FileResponse:
         """Speak one text.
 
-        The answer describes the audio and where it is; with `Accept: audio/*` it is the audio itself.
+        The answer describes the audio and where it is. With an audio type in `Accept` it is the audio itself, in that
+        format unless the body names one.
         """
+        wanted = FORMATS.get(call.media_type)
+        if wanted and body.format is None:
+            body = body.model_copy(update={"format": wanted})
         result = await self.manager.synthesize(body, call)
-        if call.media_type == "audio/*":
+        if wanted:
             artifact = await self.manager.audio(result.id, call)
             return download(artifact, location=result.url, served_by=result.served_by)
         return result

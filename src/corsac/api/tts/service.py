@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from corsac.core.call import Call
 
 AUDIO = "audio"
+STARTING_S = 10.0  # longest wait for an engine that is starting
 
 
 class TextNotSpeakable(Invalid):
@@ -161,10 +162,7 @@ class TTSServiceManager(Part):
         config = self.config
         text = speakable(request.text, config.max_text_chars)
         language = request.language or detect_language(text) or config.language
-        engines = [
-            cast(SpeechEngine, each) for each in await self.context.registry.engines("speech", call.remaining_s(10))
-        ]
-        candidates = choose(engines, request, language)
+        candidates = await self._candidates(request, language, call)
         audio_format = request.format or config.format
         quality = request.quality or config.quality
         work = partial(self._make, candidates, text, request.speed, audio_format, quality, call)
@@ -242,6 +240,19 @@ class TTSServiceManager(Part):
             for each in found
         ]
         return Page(items=items, next_cursor=self.context.cursors.sign(following) if following else None)
+
+    async def _candidates(self, request: SynthesisRequest, language: str, call: Call) -> list[Candidate]:
+        """Who could speak; an engine that is just starting is waited for before anybody is told no."""
+        registry = self.context.registry
+        while True:
+            engines = await registry.engines("speech", call.remaining_s(STARTING_S))
+            try:
+                return choose([cast(SpeechEngine, each) for each in engines], request, language)
+            except (EngineUnknown, VoiceUnknown, LanguageNotSpoken):
+                if await registry.another_started("speech", call.remaining_s(STARTING_S)):
+                    continue
+                registry.check_engine("speech", request.engine)
+                raise
 
     async def _make(
         self,
