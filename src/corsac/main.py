@@ -59,7 +59,7 @@ from corsac.models.catalog import Catalog
 from corsac.models.index_source import IndexSource
 from corsac.models.starter import STARTERS, pull_starters
 from corsac.models.store import ModelStore
-from corsac.security.security_middleware import RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
+from corsac.security.security_middleware import PAGE_HEADERS, RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
 from corsac.settings import Settings, service_environment
 
 HEALTH_ROUND_S = 15.0
@@ -175,6 +175,7 @@ class Corsac:
                 streams=self.streams,
                 draining=lambda: self.readiness.draining,
                 headers=RESPONSE_HEADERS,
+                page_headers=PAGE_HEADERS,
                 proxies=self._proxies(),
             ),
             partial(LoggingMiddleware, logger=http_log, metrics=self.metrics, errors=errors),

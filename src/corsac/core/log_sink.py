@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from structlog.contextvars import merge_contextvars
 
@@ -39,6 +39,15 @@ class LogOutput(Protocol):
 
     def close(self) -> None:
         """Give back what is held."""
+
+
+class _Rendered(NamedTuple):
+    """A line that only has to be written."""
+
+    line: bytes
+    at: float
+    level: str
+    service: str
 
 
 class LogSink:
@@ -78,7 +87,7 @@ class LogSink:
         self._now = now
         self._monotonic = monotonic
         # A queue without Python locks, so that a signal or a finalizer may log in the middle of a log call.
-        self._queue: queue.SimpleQueue[dict[str, Any] | threading.Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[dict[str, Any] | _Rendered | threading.Event | None] = queue.SimpleQueue()
         self._refusals = itertools.count(1)
         self._n_refused = self._n_refused_seen = 0
         self._n_lost = self._n_reported = 0
@@ -156,7 +165,9 @@ class LogSink:
                 taken[key] = value
             else:
                 taken[key] = snapshot(value)
-        self._queue.put(taken)
+        # Rendered here where that is quick: done by the writer, it would take the interpreter's lock from requests.
+        line = self._line_format.plain_line(taken)
+        self._queue.put(taken if line is None else _Rendered(line, at, level, service))
 
     def flush(self, timeout_s: float = CLOSE_S) -> bool:
         """Wait until everything logged so far is written; False when it was not within `timeout_s`."""
@@ -184,7 +195,7 @@ class LogSink:
             while len(batch) < BATCH_LINES and not self._queue.empty():
                 batch.append(self._queue.get())
             ending = None in batch
-            self._write([self._render(each) for each in batch if isinstance(each, dict)], ending)
+            self._write([self._line(each) for each in batch if isinstance(each, dict | _Rendered)], ending)
             for each in batch:
                 if isinstance(each, threading.Event):
                     each.set()
@@ -212,6 +223,13 @@ class LogSink:
                     self._broken.add(output.place)
                     self._queue.put(self._own_event("error", "log output failed", exception=traceback_of(True)))
             self._count_lost(output.place, n_lost)
+
+    def _line(self, waiting: dict[str, Any] | _Rendered) -> bytes:
+        if isinstance(waiting, dict):
+            return self._render(waiting)
+        if self._store is not None:
+            self._store.add(waiting.line, at=waiting.at, level=waiting.level, service=waiting.service)
+        return waiting.line
 
     def _render(self, event: dict[str, Any]) -> bytes:
         at, level = event["time"], event["level"]

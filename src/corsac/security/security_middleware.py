@@ -17,17 +17,18 @@ ORIGIN = re.compile(rb"https?://(.{1,270})", re.IGNORECASE)
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
-RESPONSE_HEADERS: list[tuple[bytes, bytes]] = [
-    (b"x-content-type-options", b"nosniff"),
+RESPONSE_HEADERS: list[tuple[bytes, bytes]] = [(b"x-content-type-options", b"nosniff")]
+"""Response headers of every answer."""
+PAGE_HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (
         b"content-security-policy",
-        b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:;"
-        b" object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+        b" media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
 ]
-"""Response headers of every answer. No inline script runs on any page of ours, `/docs` included."""
+"""Response headers of pages. No inline script runs on any page of ours, `/docs` included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,3 +143,13 @@ async def test_every_answer_has_the_headers_of_all(logger: Logger, streams: Open
     for app in (hello, failing(InvalidFormat()), failing(ValueError())):
         sent = await messages_of(app, logger, streams, client=("192.0.2.1", 5))
         assert (b"x-all", b"1") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(("media_type", "is_page"), [(b"text/html; charset=utf-8", True), (b"application/json", False)])
+async def test_pages_get_the_headers_of_pages(client_of: ClientOf, media_type: bytes, is_page: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media_type)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    answer = await client_of(app).get("/x")
+    assert ("x-page" in answer.headers, answer.headers["x-all"]) == (is_page, "1")
