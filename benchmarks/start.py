@@ -47,7 +47,9 @@ def start(port: int, folder: str) -> tuple[subprocess.Popen[bytes], float]:
     """A server with an empty data directory, and the seconds until it was ready."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "corsac.cli", "serve", "--port", str(port), "--data-directory", folder]
-    process = subprocess.Popen(command, env={"CORSAC_STARTER": "none"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={"CORSAC_STARTER": "none"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return process, ready_after_s(process, port, began)
 
 
@@ -66,7 +68,10 @@ def main() -> None:
                 together = alone + sum(resident_mb(child) for child in children(process.pid))
             process.terminate()
             process.wait(30)
-    print(f"start to ready {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), aim 2 s;", end=" ")
+    print(
+        f"start to ready {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), aim 2 s;",
+        end=" ",
+    )
     print(f"importing fastapi and uvicorn alone takes {bare_s:.2f} s here")
     print(f"idle memory {alone:.0f} MB, with workers {together:.0f} MB, aim 150 MB")
 

@@ -73,6 +73,7 @@ def guarded(app: ASGIApp, logger: Logger, streams: OpenStreams, *, draining: boo
         streams=streams,
         draining=lambda: draining,
         headers=[(b"x-all", b"1")],
+        page_headers=[(b"x-page", b"1")],
         proxies=TrustedProxies(),
     )
 

@@ -12,9 +12,10 @@ import httpx
 import structlog
 
 from corsac.core.base_router import StrictRoute
+from corsac.core.http.application import Application
 from corsac.core.plugins import ENGINES, SERVICES, Plugin, PluginView
 from corsac.core.service import EngineContext, Part, ServiceSpec
-from corsac.main import Application, Corsac, assemble
+from corsac.main import Corsac, assemble
 from corsac.settings import Settings
 
 
@@ -45,6 +46,12 @@ class Running:
         """A client with a new key of these scopes."""
         _, secret = await self.corsac.identity.create_key("alice", "a test's", scopes)
         return client_of(self.app, {"authorization": f"Bearer {secret}"})
+
+
+def method_of(route: StrictRoute) -> str:
+    """The method of a route; each of ours has one."""
+    [method] = list(route.methods or ())
+    return method
 
 
 def client_of(app: Application, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -62,11 +62,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-CHECKS = {
+CHECKS: Mapping[str, Callable[[Any, Any], bool]] = {
     "type": _has_type,
     "const": lambda value, rule: value == rule,
     "enum": lambda value, rule: value in rule,
-    "required": lambda value, rule: not isinstance(value, dict) or rule_names(rule) <= value.keys(),
+    "required": lambda value, rule: not isinstance(value, dict) or set(rule) <= value.keys(),
     "minLength": lambda value, rule: not isinstance(value, str) or len(value) >= rule,
     "maxLength": lambda value, rule: not isinstance(value, str) or len(value) <= rule,
     "pattern": lambda value, rule: not isinstance(value, str) or re.search(rule, value) is not None,
@@ -78,11 +78,6 @@ CHECKS = {
     "exclusiveMinimum": lambda value, rule: not _is_number(value) or value > rule,
     "exclusiveMaximum": lambda value, rule: not _is_number(value) or value < rule,
 }
-
-
-def rule_names(rule: list[str]) -> set[str]:
-    """The names of a `required`."""
-    return set(rule)
 
 
 def places(schema: Schema, document: Schema, place: str = "") -> Iterator[tuple[str, Schema]]:

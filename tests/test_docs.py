@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
+from tests.in_process import Running, method_of, running
+from tests.json_schema import Schema, is_bounded, places, resolved, violations
 
 from corsac.core.exceptions import CorsacError, error_classes
 from corsac.core.http.gate import RouteGate
-from tests.in_process import Running, running
-from tests.json_schema import Schema, is_bounded, places, resolved, violations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -72,13 +72,10 @@ def our_errors() -> list[type[CorsacError]]:
 
 def mounted(server: Running) -> Iterator[tuple[str, Any]]:
     for route in server.routes:
-        [method] = route.methods or ()
-        yield f"{method} {route.path}", route
+        yield f"{method_of(route)} {route.path}", route
 
 
-async def test_the_document_lists_every_operation_and_no_other(
-    server: Running, operations: list[Operation]
-) -> None:
+async def test_the_document_lists_every_operation_and_no_other(server: Running, operations: list[Operation]) -> None:
     listed = sorted(name for name, route in mounted(server) if route.include_in_schema)
     assert sorted(each.name for each in operations) == listed
 
@@ -107,9 +104,7 @@ async def test_operation_ids_are_unique(operations: list[Operation]) -> None:
     assert len(ids) == len(set(ids))
 
 
-async def test_every_example_of_a_problem_is_a_problem(
-    operations: list[Operation], document: dict[str, Any]
-) -> None:
+async def test_every_example_of_a_problem_is_a_problem(operations: list[Operation], document: dict[str, Any]) -> None:
     known = {each.reason: each for each in our_errors()}
     for name, schema in operations:
         for status, answer in schema["responses"].items():
@@ -121,9 +116,7 @@ async def test_every_example_of_a_problem_is_a_problem(
                 assert str(problem["status"]) == status == str(known[reason].status)
 
 
-async def test_the_examples_of_a_body_make_a_valid_body(
-    operations: list[Operation], document: dict[str, Any]
-) -> None:
+async def test_the_examples_of_a_body_make_a_valid_body(operations: list[Operation], document: dict[str, Any]) -> None:
     for name, schema in [(each.name, each.body) for each in operations if each.body]:
         top = resolved(schema, document)
         fields = {field: each.get("examples", []) for field, each in top["properties"].items()}

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import pytest_asyncio
+from tests.in_process import Running, method_of, running
+from tests.json_schema import is_bounded, places
 
 from corsac.core.base_router import BaseServiceRouter, StrictRoute
 from corsac.core.config_store import ServiceConfigModel
 from corsac.core.plugins import SERVICES, Plugin, discover
 from corsac.core.service import Part, ServiceSpec
-from tests.in_process import Running, running
-from tests.json_schema import is_bounded, places
 
 PLUGINS = [each for each in discover() if each.view.group == SERVICES]
 every_service = pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: plugin.view.name)
@@ -86,9 +86,7 @@ async def test_its_configuration_is_complete_closed_and_bounded(plugin: Plugin) 
 
 
 @every_service
-async def test_everything_it_mounts_lives_under_its_name_and_says_what_it_does(
-    plugin: Plugin, server: Running
-) -> None:
+async def test_everything_it_mounts_lives_under_its_name_and_says_what_it_does(plugin: Plugin, server: Running) -> None:
     name = plugin.loaded.name
     [router] = [each for each in server.corsac.routers if each.service_name == name]
     mounted = router.routes()
@@ -101,7 +99,7 @@ async def test_everything_it_mounts_lives_under_its_name_and_says_what_it_does(
 @every_service
 async def test_a_query_parameter_that_does_not_exist_is_refused(plugin: Plugin, server: Running) -> None:
     for route in routes_of(server, plugin.loaded.name):
-        [method] = route.methods or ()
+        method = method_of(route)
         answer = await server.owner.request(method, filled(route.path), params={"nonsense": "1"})
         assert answer.status_code == 422, route.path
         assert "UNKNOWN_FIELD" in reasons(answer), route.path
@@ -126,7 +124,7 @@ async def test_a_bad_body_is_refused_with_the_right_reason(
     for route in routes_of(server, plugin.loaded.name):
         if route.body_field is None:
             continue
-        [method] = route.methods or ()
+        method = method_of(route)
         headers = {"content-type": media_type}
         answer = await server.owner.request(method, filled(route.path), content=body, headers=headers)
         assert answer.status_code == status, (method, route.path, answer.text)
@@ -144,7 +142,7 @@ async def test_while_it_is_down_it_says_so_and_its_health_answers(plugin: Plugin
         down = [r for r in routes_of(server, name) if r.app.policy.unavailable() is not None]  # type: ignore[attr-defined]
         assert down
         for route in down:
-            [method] = route.methods or ()
+            method = method_of(route)
             answer = await server.owner.request(method, filled(route.path))
             assert (answer.status_code, answer.json()["reason"]) == (503, "SERVICE_UNAVAILABLE"), route.path
             assert answer.json()["service"] == name

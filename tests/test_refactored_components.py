@@ -15,12 +15,12 @@ import pytest_asyncio
 pytest.register_assert_rewrite("tests.plan")
 
 from tests.in_process import Running, running  # noqa: E402
-from tests.plan import phase1, phase2, phase5  # noqa: E402
+from tests.plan import phase1, phase1_logs_and_config, phase2, phase5  # noqa: E402
 from tests.plan.checklist import PLAN, NotBuilt, Requirement, points, proved_in, require  # noqa: E402
 from tests.plan.probe import PROBE  # noqa: E402
 from tests.plan.unbuilt import unbuilt  # noqa: E402
 
-PROVED = [each for phase in (phase1, phase2, phase5) for each in proved_in(phase)]
+PROVED = [each for phase in (phase1, phase1_logs_and_config, phase2, phase5) for each in proved_in(phase)]
 WAITING = [Requirement(each, partial(require, part=part)) for each, part in unbuilt().items()]
 
 
@@ -41,11 +41,17 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runn
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(
-    "requirement", [*map(row, PROVED), *map(waiting_row, WAITING)]
-)
+@pytest.mark.parametrize("requirement", [*map(row, PROVED), *map(waiting_row, WAITING)])
 async def test_the_requirement_is_met(server: Running, requirement: Requirement) -> None:
     await requirement.check(server)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    "part", ["corsac.core.service", "corsac.core.service:Part", "GET /livez", "~tts", "docs/decisions"]
+)
+async def test_a_part_that_is_there_is_found(server: Running, part: str) -> None:
+    await require(server, part)
 
 
 def test_every_item_of_the_plan_is_here_once() -> None:

@@ -41,9 +41,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("life") / "data", plugins=[site]) as server:
-        server.wait_until_ready("speech:espeak")
-        server.wait_until_ready("speech:actor")
+        wait_for_the_voices(server)
         yield server
+
+
+def wait_for_the_voices(server: Server) -> None:
+    server.wait_until_ready("speech:espeak")
+    server.wait_until_ready("speech:actor")
 
 
 # Starts
@@ -179,6 +183,15 @@ def test_client_that_leaves_takes_its_synthesis_along_within_a_second(server: Se
     assert server.ask("POST", SPEAK, {"text": "Again.", "voice": "slow"}).status == 200
 
 
+def test_deadline_of_the_client_stops_the_work(server: Server) -> None:
+    assert server.ask("POST", SPEAK, {"text": "Warm up.", "voice": "slow"}).status == 200
+    worker = worker_of_the_actor(server)
+    answer = server.ask("POST", SPEAK, SLOWLY, headers={"X-Request-Timeout-Ms": "500"})
+    assert (answer.status, answer.reason) == (504, "DEADLINE_EXCEEDED")
+    assert 0.5 <= answer.seconds < 1.5
+    eventually(lambda: worker not in parents(), 1, "the worker has stopped")
+
+
 # Configuration
 
 
@@ -192,6 +205,7 @@ def test_change_over_the_api_survives_a_restart(server: Server) -> None:
     changed = server.ask("PATCH", CONFIG, {"values": {"max_text_chars": 321}})
     server.stop()
     server.start()
+    wait_for_the_voices(server)
     assert max_text_chars(server) == (321, "api")
     assert server.ask("GET", CONFIG).headers["etag"] == changed.headers["etag"]
     assert server.ask("POST", f"{CONFIG}/reset").status == 200
@@ -199,12 +213,13 @@ def test_change_over_the_api_survives_a_restart(server: Server) -> None:
 
 
 def test_edited_file_is_applied_while_the_server_runs(server: Server) -> None:
-    file = server.directory / "corsac.toml"
-    for text, expected in [("[services.tts]\nmax_text_chars = 12\n", (12, "file")), ("", (5000, "default"))]:
-        file.write_text(text)
-        eventually(lambda: max_text_chars(server) == expected, 5, "the file is applied")  # noqa: B023
-        answer = server.ask("POST", SPEAK, {"text": "More than twelve characters."})
-        assert answer.status == (422 if text else 200)
+    file, longer = server.directory / "corsac.toml", {"text": "More than twelve characters."}
+    file.write_text("[services.tts]\nmax_text_chars = 12\n")
+    eventually(lambda: max_text_chars(server) == (12, "file"), 5, "the file is applied")
+    assert server.ask("POST", SPEAK, longer).reason == "TEXT_TOO_LONG"
+    file.write_text("")
+    eventually(lambda: max_text_chars(server) == (5000, "default"), 5, "the file is applied again")
+    assert server.ask("POST", SPEAK, longer).status == 200
 
 
 def test_sighup_reads_the_file_again(server: Server) -> None:

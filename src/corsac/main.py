@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
-import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,13 +23,14 @@ from corsac.api.system.jobs import JobsRouter
 from corsac.api.system.logs import LogsRouter
 from corsac.api.system.registry import RegistryRouter
 from corsac.api.system.streams import StreamsRouter
+from corsac.core.background import Background
 from corsac.core.base_router import BaseRouter
 from corsac.core.config_file import ConfigFile
 from corsac.core.config_store import ConfigStore
 from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.event_handlers import EventRouter
-from corsac.core.exceptions import CorsacError, StartRefused
-from corsac.core.health_checks import STORAGE, Check, HealthMonitor
+from corsac.core.exceptions import AlreadyRegistered, CorsacError, StartRefused
+from corsac.core.health_checks import STORAGE, HealthMonitor
 from corsac.core.http.application import Application
 from corsac.core.http.authentication import AuthenticationLayer
 from corsac.core.http.crash_guard import CrashGuard, OpenStreams
@@ -40,7 +40,7 @@ from corsac.core.http.openapi import openapi_document
 from corsac.core.http.proxies import TrustedProxies
 from corsac.core.http.server import serve
 from corsac.core.idempotency import IdempotencyStore
-from corsac.core.identity import OWNER, Identity
+from corsac.core.identity import OWNER, RESERVED_SCOPES, Identity
 from corsac.core.jobs.journal import SqliteJournal
 from corsac.core.jobs.runner import JobRunner
 from corsac.core.load.rate_limiter import RateLimiter, per_minute
@@ -58,24 +58,22 @@ from corsac.core.service_shutdown import stop_all
 from corsac.core.storage.artifacts import ArtifactStore
 from corsac.core.storage.backup import daily_backup
 from corsac.core.storage.database import Database
+from corsac.core.storage.health import check_storage
 from corsac.core.storage.lock import DataDirectory
 from corsac.core.streams.hub import StreamHub
 from corsac.middleware.input_validation_middleware import InputValidationMiddleware
 from corsac.middleware.rate_limiting import RateLimitingMiddleware
 from corsac.models.catalog import Catalog
 from corsac.models.index_source import IndexSource
-from corsac.models.store import ModelStore, PullProgress
-from corsac.security.security_middleware import RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
+from corsac.models.starter import STARTERS, pull_starters
+from corsac.models.store import ModelStore
+from corsac.security.security_middleware import PAGE_HEADERS, RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
 from corsac.settings import Settings, service_environment
 
-STARTER_MODELS = {"none": (), "speech": ("piper:en_US-joe-medium",)}
 HEALTH_ROUND_S = 15.0
 SWEEP_ROUND_S = 3600.0
 BACKUP_ROUND_S = 3600.0
-FREE_BYTES = 1 << 30
-DESCRIPTION = (
-    "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
-)
+DESCRIPTION = "One self-hosted AI backend: every service with the same errors, health, configuration and limits."
 
 
 @dataclass(slots=True)
@@ -111,12 +109,12 @@ class Corsac:
     models: ModelStore
     config_file: ConfigFile
     log: Logger
+    background: Background
     readiness: Readiness = field(default_factory=Readiness)
     streams: OpenStreams = field(default_factory=OpenStreams)
     configs: dict[str, ConfigStore[Any]] = field(default_factory=dict)
     plugins: list[PluginView] = field(default_factory=list)
     routers: list[BaseRouter] = field(default_factory=list)
-    background: set[asyncio.Task[None]] = field(default_factory=set)
 
     def take_in(self, plugins: Sequence[Plugin]) -> None:
         """Register services and engines; one that fails is named, and everything else stands."""
@@ -138,9 +136,9 @@ class Corsac:
                     self.log.error("plugin failed", group=view.group, plugin=view.name, exc_info=error)
                     view = view.model_copy(update={"error": f"{type(error).__name__}: {error}"})
             else:
-                self.log.error(
-                    "plugin did not load", group=view.group, plugin=view.name, traceback=view.error
-                )
+                self.log.error("plugin did not load", group=view.group, plugin=view.name, traceback=view.error)
+            if view.error is not None:  # anybody's words, with whatever secret is in them
+                view = view.model_copy(update={"error": self.identity.redactor.redact(view.error)})
             self.plugins.append(view)
 
     def _add_engine(
@@ -150,6 +148,8 @@ class Corsac:
         self.registry.register(Entry(f"{kind}:{name}", kind, engine(context)))
 
     def _add_service(self, spec: ServiceSpec, file_values: Mapping[str, Any]) -> None:
+        if spec.name in RESERVED_SCOPES:
+            raise AlreadyRegistered(f"{spec.name} is the name of a scope; a service needs another.")
         logger = get_service_logger(spec.name)
         config = ConfigStore(
             spec.name,
@@ -164,6 +164,7 @@ class Corsac:
             config=config,
             registry=self.registry,
             artifacts=self.artifacts,
+            uploads=self.directory.uploads,
             errors=ServiceErrorHandler(spec.name, logger, self.metrics),
             limiter=self.limiter,
             health=self.health,
@@ -191,6 +192,7 @@ class Corsac:
                 streams=self.streams,
                 draining=lambda: self.readiness.draining,
                 headers=RESPONSE_HEADERS,
+                page_headers=PAGE_HEADERS,
                 proxies=self._proxies(),
             ),
             partial(LoggingMiddleware, logger=http_log, metrics=self.metrics, errors=errors),
@@ -210,9 +212,7 @@ class Corsac:
         # Services first: they are asked most, and routes are tried in order.
         routers = [
             *self.routers,
-            HealthRouter(
-                errors, self.limiter, monitor=self.health, readiness=self.readiness, metrics=self.metrics
-            ),
+            HealthRouter(errors, self.limiter, monitor=self.health, readiness=self.readiness, metrics=self.metrics),
             RegistryRouter(
                 errors,
                 self.limiter,
@@ -260,9 +260,7 @@ class Corsac:
             yield
         finally:
             self.drain()
-            for task in self.background:
-                task.cancel()
-            await asyncio.gather(*self.background, return_exceptions=True)
+            await self.background.stop()
             await self.initializer.close()
             await self.jobs.stop(self.settings.drain_timeout_s)
             await self.hub.close()
@@ -279,88 +277,28 @@ class Corsac:
             await config.load()
         await self.artifacts.sweep()
         await asyncio.to_thread(self.models.clear_leftovers)
+        for left_behind in self.directory.uploads.iterdir():
+            left_behind.unlink()
         await self.initializer.start_all()
         await self.jobs.start()
         self.readiness.started = True
-        self._in_background(self.config_file.watch(self.configs), "watch corsac.toml")
-        self._in_background(self._pull_starter_models(), "pull starter models")
-        self._in_background(self._every(HEALTH_ROUND_S, self._revive_the_ill), "watch health")
-        self._in_background(self._every(SWEEP_ROUND_S, self.artifacts.sweep), "sweep files")
-        self._in_background(self._every(SWEEP_ROUND_S, self.jobs.sweep), "forget old jobs")
-        day = partial(daily_backup, self.directory, logger=self.log)
-        self._in_background(self._every(BACKUP_ROUND_S, day), "back up")
-
-    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                self.log.error("background work crashed", work=name, exc_info=error)
-
-        self.background.add(asyncio.create_task(guarded(), name=name))
-
-    async def _every(self, pause_s: float, work: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            await asyncio.sleep(pause_s)
-            try:
-                await work()
-            except Exception as error:
-                self.log.error("a round of background work failed", exc_info=error)
+        starters = pull_starters(self.models, STARTERS[self.settings.starter], self.log, self._try_the_refused)
+        self.background.start(starters, "pull starter models")
+        self.background.start(self.config_file.watch(self.configs), "watch corsac.toml")
+        self.background.every(HEALTH_ROUND_S, self._revive_the_ill, "watch health")
+        self.background.every(SWEEP_ROUND_S, self.artifacts.sweep, "sweep files")
+        self.background.every(SWEEP_ROUND_S, self.jobs.sweep, "forget old jobs")
+        self.background.every(BACKUP_ROUND_S, partial(daily_backup, self.directory, logger=self.log), "back up")
 
     async def _revive_the_ill(self) -> None:
         for name in await self.health.ill():
             await self.initializer.revive(name)
 
-    async def _pull_starter_models(self) -> None:
-        for name in STARTER_MODELS[self.settings.starter]:
-            if self.models.status(name).state != "present":
-                await self._pull(name)
-
-    async def _pull(self, name: str) -> None:
-        shown = -1
-
-        def show(progress: PullProgress) -> None:
-            nonlocal shown
-            tenth = int(10 * progress.bytes_done / progress.bytes_total)
-            if tenth > shown:
-                shown = tenth
-                self.log.info("pulling", model=name, percent=tenth * 10, mb=round(progress.bytes_total / 1e6))
-
-        try:
-            await self.models.pull(name, show)
-        except CorsacError as error:
-            self.log.warning(
-                "pull failed", model=name, reason=error.reason, detail=error.detail, hint=error.hint
-            )
-            return
-        self.log.info("pulled", model=name)
+    def _try_the_refused(self) -> None:
+        """What waited for a person may have waited for the model that is here now."""
         for entry in self.registry:
-            if entry.failure == "refused":  # what waited for a person may have waited for this
+            if entry.failure == "refused":
                 self.initializer.begin(entry.name)
-
-    async def check_storage(self) -> Sequence[Check]:
-        """Whether the database works, the disk has room, and the configuration file was taken."""
-        usage = await asyncio.to_thread(shutil.disk_usage, self.directory.root)
-        kept = await self.artifacts.usage()
-        rejection = self.config_file.rejection
-        return [
-            Check(
-                "storage:database",
-                "pass" if self.database.healthy else "fail",
-                output=None if self.database.healthy else "The last commit failed.",
-            ),
-            Check("storage:free", "pass" if usage.free > FREE_BYTES else "warn", float(usage.free), "bytes"),
-            *(Check(f"storage:{kind}", "pass", float(size), "bytes") for kind, size in kept.items()),
-            Check(
-                "storage:log-lines-lost",
-                "warn" if self.log_sink.dropped else "pass",
-                float(self.log_sink.dropped),
-                "lines",
-            ),
-            Check(
-                "config:file", "warn" if rejection else "pass", output=rejection.detail if rejection else None
-            ),
-        ]
 
     def listening(self, address: tuple[str, int]) -> None:
         """Tell people and the command line where the server is."""
@@ -392,7 +330,7 @@ class Corsac:
 
     def reload(self) -> None:
         """Read corsac.toml again."""
-        self._in_background(self._reload(), "reload corsac.toml")
+        self.background.start(self._reload(), "reload corsac.toml")
 
     async def _reload(self) -> None:
         await self.config_file.reload(self.configs)
@@ -425,6 +363,7 @@ def assemble(settings: Settings) -> Corsac:
         log_sink=sink,
         metrics=metrics,
         log=log,
+        background=Background(log),
         database=database,
         identity=Identity(directory.token, database, redactor),
         idempotency=IdempotencyStore(database),
@@ -445,7 +384,9 @@ def assemble(settings: Settings) -> Corsac:
         models=model_store(directory, log),
         config_file=ConfigFile(settings.config_file, logger=log),
     )
-    corsac.health.add_source(STORAGE, corsac.check_storage)
+    corsac.health.add_source(STORAGE, lambda: check_storage(directory.root, database, corsac.artifacts))
+    corsac.health.add_source("config", corsac.config_file.check)
+    corsac.health.add_source("log", sink.check)
     corsac.take_in(discover())
     return corsac
 
@@ -453,9 +394,7 @@ def assemble(settings: Settings) -> Corsac:
 def model_store(directory: DataDirectory, logger: Logger) -> ModelStore:
     """The pulled models of a data directory; the command line uses it without a server."""
     catalog = Catalog.load(directory.root / "catalog.d")
-    return ModelStore(
-        directory.models, catalog, {"index": IndexSource(logger)}, logger=logger
-    )
+    return ModelStore(directory.models, catalog, {"index": IndexSource(logger)}, logger=logger)
 
 
 def check_exposure(settings: Settings) -> None:

@@ -102,7 +102,6 @@ class EchoRouter(FileUploadMixin, RateLimitingMixin, BaseServiceRouter[EchoManag
 
     service_name = "echo"
     config_model: type[RequestBody] = EchoConfig
-    upload_folder: FilePath
 
     @post("/echo", raises=(CircuitOpen, Conflict))
     async def echo(self, body: EchoRequest, call: Call) -> Echo:
@@ -124,7 +123,7 @@ class EchoRouter(FileUploadMixin, RateLimitingMixin, BaseServiceRouter[EchoManag
             return PlainTextResponse(body.text)
         return await self.manager.echo(body.text, call)
 
-    @post("/sleep", timeout_s=0.02)
+    @post("/sleep", timeout_s=0.1)
     async def sleep(self, call: Call) -> Echo:
         """Say nothing for too long."""
         return await self.manager.sleep(call)
@@ -261,6 +260,7 @@ def stage(uploads: FilePath) -> World:
             config=cast(Any, None),
             registry=registry,
             artifacts=cast(Any, None),
+            uploads=uploads,
             errors=ServiceErrorHandler(name, logger, metrics),
             limiter=limiter,
             health=HealthMonitor(registry, Metrics(), logger),
@@ -271,7 +271,6 @@ def stage(uploads: FilePath) -> World:
             jobs=cast(Any, None),
         )
         router = router_class(manager, context)
-        router.upload_folder = uploads
         app.router.routes.extend(router.routes())
     openapi = openapi_document("Echo", "1", "Echoes.", app.routes)
     client = client_behind_guard(app, logger, OpenStreams())

@@ -114,7 +114,7 @@ async def test_a_limit_by_cost_counts_units(world: World, lengths: list[int], st
     assert answer.status_code == status
 
 
-@pytest.mark.parametrize("headers", [{}, {"X-Request-Timeout-Ms": "10"}])
+@pytest.mark.parametrize("headers", [{}, {"X-Request-Timeout-Ms": "150"}])
 async def test_work_past_its_deadline_is_stopped(world: World, headers: dict[str, str]) -> None:
     world.refused(await world.post("/api/echo/sleep", headers={**ECHO, **headers}), 504, "DEADLINE_EXCEEDED")
     assert world.manager.cancelled
@@ -179,5 +179,5 @@ async def test_every_request_has_one_line_that_says_who_what_and_how(world: Worl
         "key_id": "key-echo",
         "peer": "127.0.0.1",
     }
-    assert line | expected == line
+    assert {name: line[name] for name in expected} == expected
     assert line["sent_bytes"] > 0

@@ -48,9 +48,7 @@ def speeds(stores: dict[str, ConfigStore[EchoConfigModel]]) -> list[float]:
 
 
 def test_the_tables_of_services_and_engines_are_read(file: ConfigFile) -> None:
-    file.path.write_text(
-        "[server]\nport = 1\n[services.tts]\nspeed = 2\n[engines.speech.piper]\nn_threads = 2\n"
-    )
+    file.path.write_text("[server]\nport = 1\n[services.tts]\nspeed = 2\n[engines.speech.piper]\nn_threads = 2\n")
     contents = file.read()
     assert contents.services == {"tts": {"speed": 2}}
     assert contents.engines == {"speech": {"piper": {"n_threads": 2}}}
@@ -127,9 +125,7 @@ def test_a_hundred_mebibytes_are_not_read(file: ConfigFile) -> None:
     [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)],
     ids=["folder", "fifo", "device", "loop"],
 )
-def test_what_is_no_regular_file_is_refused_without_waiting(
-    file: ConfigFile, place: Callable[[Path], None]
-) -> None:
+def test_what_is_no_regular_file_is_refused_without_waiting(file: ConfigFile, place: Callable[[Path], None]) -> None:
     place(file.path)
     with pytest.raises(ConfigFileRefused, match=r"not a regular file|cannot be read"):
         file.read()

@@ -82,9 +82,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 async def test_each_layer_wins_over_the_one_below_and_each_field_says_where_it_is_from() -> None:
-    store = new_store(
-        file={"voice": "file", "speed": 2, "max_text_chars": 5}, environment={"max_text_chars": "7"}
-    )
+    store = new_store(file={"voice": "file", "speed": 2, "max_text_chars": 5}, environment={"max_text_chars": "7"})
     await store.update({"speed": 3.0, "max_text_chars": 6}, author="ann")
     config = store.current
     assert (config.voice, config.speed, config.max_text_chars, config.n_workers) == ("file", 3.0, 7, 1)
@@ -107,9 +105,7 @@ async def test_each_layer_wins_over_the_one_below_and_each_field_says_where_it_i
         ("hosts", '["a", "b"]', ["a", "b"]),
     ],
 )
-async def test_an_environment_variable_is_read_as_its_field_needs_it(
-    field: str, text: str, value: object
-) -> None:
+async def test_an_environment_variable_is_read_as_its_field_needs_it(field: str, text: str, value: object) -> None:
     assert getattr(new_store(environment={field: text}).current, field) == value
 
 
@@ -376,9 +372,7 @@ async def test_stored_values_that_the_model_no_longer_takes_are_left_out_and_log
     before = new_store(database=database)
     await before.update({"speed": 4.0, "voice": "ann"}, author="ann")
     await database.write(
-        lambda db: db.execute(
-            "UPDATE config_versions SET overrides = replace(overrides, '4.0', '44')"
-        ).fetchall()
+        lambda db: db.execute("UPDATE config_versions SET overrides = replace(overrides, '4.0', '44')").fetchall()
     )
     logs = LOGS()
     after = new_store(database=database, logs=logs)
@@ -422,9 +416,7 @@ class UncertainDatabase:
 
 
 @pytest.mark.parametrize(("failing", "version"), [("before", 1), ("after", 2)])
-async def test_after_a_failed_commit_the_next_change_builds_on_what_was_stored(
-    failing: str, version: int
-) -> None:
+async def test_after_a_failed_commit_the_next_change_builds_on_what_was_stored(failing: str, version: int) -> None:
     database = UncertainDatabase()
     store = new_store(database=database)
     heard: list[int] = []
@@ -481,9 +473,7 @@ PATCHES = st.fixed_dictionaries(
         "api_key": st.sampled_from(["one", "two", "***", None]),
     },
 )
-EDITS = st.tuples(
-    st.sampled_from(["update", "replace", "file", "rollback", "reset"]), PATCHES, st.integers(0, 6)
-)
+EDITS = st.tuples(st.sampled_from(["update", "replace", "file", "rollback", "reset"]), PATCHES, st.integers(0, 6))
 
 
 @settings(max_examples=150, deadline=None)
@@ -494,9 +484,7 @@ async def test_whatever_is_done_the_configuration_is_that_of_its_layers(edits: l
     layers: list[dict[str, Any]] = [{}]  # what the API sets, by version
     for kind, values, number in edits:
         version, api = store.version, layers[-1]
-        kept = {
-            k: v for k, v in values.items() if not (k == "api_key" and v == "***" and store.current.api_key)
-        }
+        kept = {k: v for k, v in values.items() if not (k == "api_key" and v == "***" and store.current.api_key)}
         back = {k: api[k] for k in values.keys() - kept.keys() if k in api}
         wanted = {"update": api | kept, "replace": kept | back, "reset": {}, "file": api}.get(kind)
         calls = {

@@ -66,8 +66,10 @@ def test_an_unavailable_service_is_named_with_what_mends_it(errors: ServiceError
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(400, "INVALID_REQUEST"), (403, "FORBIDDEN"), (409, "CONFLICT"), (413, "TOO_LARGE"), (422, "INVALID")]
-    + [(507, "OUT_OF_SPACE"), (418, "INVALID_REQUEST"), (502, "INTERNAL_ERROR")],
+    [
+        *((400, "INVALID_REQUEST"), (403, "FORBIDDEN"), (409, "CONFLICT"), (413, "TOO_LARGE"), (422, "INVALID")),
+        *((507, "OUT_OF_SPACE"), (418, "INVALID_REQUEST"), (502, "INTERNAL_ERROR")),
+    ],
 )
 def test_a_status_has_a_most_general_class(status: int, reason: str) -> None:
     assert general_class(status).reason == reason

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -31,6 +32,7 @@ from corsac.core.logging_config import Logger
 from corsac.core.logging_middleware import LoggingMiddleware
 from corsac.core.metrics import Metrics
 from corsac.core.router_mixins import FileUploadMixin
+from corsac.core.service import ServiceContext
 from corsac.core.storage.database import Database
 
 ALICE = {"Authorization": "Bearer alice", "Idempotency-Key": "k-1"}
@@ -54,7 +56,6 @@ class WorkshopRouter(FileUploadMixin, BaseRouter):
     """Makes things, and counts them."""
 
     tag, prefix, scope, service_name = "shop", "/shop", "any", "shop"
-    upload_folder: Path
     n_made = 0
     act: Callable[[int], Awaitable[Any]] | None = None
 
@@ -113,7 +114,7 @@ class Shop:
         await self.database.open()
         errors = ServiceErrorHandler("shop", self.logger, Metrics())
         self.router = WorkshopRouter(errors, RateLimiter(), IdempotencyStore(self.database, now=self.clock))
-        self.router.upload_folder = self.path
+        self.router.context = cast(ServiceContext, SimpleNamespace(uploads=self.path))
         app = Bare(
             lambda app: LoggingMiddleware(app, logger=self.logger, metrics=Metrics(), errors=errors),
             lambda app: AuthenticationLayer(app, cast(Identity, Callers())),

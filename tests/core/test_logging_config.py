@@ -258,7 +258,7 @@ def test_an_unknown_level_is_refused_with_the_list(written: Written) -> None:
 
 
 def test_library_loggers_and_warnings_come_to_the_same_place(written: Written) -> None:
-    logging.getLogger("uvicorn.error").info("Started %s", "server")
+    logging.getLogger("library.part").info("Started %s", "server")
     logging.getLogger("asyncio").error("Task failed", exc_info=ValueError("why"))
     logging.getLogger("httpx").info("GET /")
     odd_record = logging.LogRecord("odd", logging.WARNING, "odd.py", 1, "%d", ("not a number",), None)
@@ -268,7 +268,7 @@ def test_library_loggers_and_warnings_come_to_the_same_place(written: Written) -
         logging.captureWarnings(True)
         warnings.warn("old spelling", DeprecationWarning, stacklevel=1)
     started, failed, odd, warned = written.lines()
-    assert (started["service"], started["logger"], started["level"]) == ("uvicorn", "uvicorn.error", "info")
+    assert (started["service"], started["logger"], started["level"]) == ("library", "library.part", "info")
     assert failed["exception"] == "ValueError: why"
     assert (odd["event"], odd["exception"].splitlines()[0]) == ("%d", "Traceback (most recent call last):")
     assert "old spelling" in warned["event"]

@@ -257,8 +257,7 @@ class BreakerUnderTest:
     async def call(self, *script: Any) -> list[Any]:
         """The results of one call for each entry."""
         return [
-            (await asyncio.gather(self.breaker.call(Upstream(entry)), return_exceptions=True))[0]
-            for entry in script
+            (await asyncio.gather(self.breaker.call(Upstream(entry)), return_exceptions=True))[0] for entry in script
         ]
 
     async def open(self) -> None:
@@ -411,9 +410,7 @@ async def test_a_retry_around_a_breaker_stops_when_it_opens(clock: Clock) -> Non
 # Fallback
 
 
-def chain(
-    *candidates: Callable[[], Awaitable[Any]], told: list[tuple[str, str]] | None = None
-) -> FallbackChain[Any]:
+def chain(*candidates: Callable[[], Awaitable[Any]], told: list[tuple[str, str]] | None = None) -> FallbackChain[Any]:
     events = [] if told is None else told
     named = [(f"engine {n}", candidate) for n, candidate in enumerate(candidates, 1)]
     return FallbackChain(named, on_recovery=lambda *event: events.append(event))

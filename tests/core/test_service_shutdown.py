@@ -49,7 +49,7 @@ async def test_parts_stop_after_what_needs_them_even_if_one_of_them_will_not(
     monkeypatch: pytest.MonkeyPatch, logger: Logger, how: str
 ) -> None:
     monkeypatch.setattr(service_shutdown, "EACH_S", 0.05)
-    registry, stopped = ServiceRegistry(), []
+    registry, stopped = ServiceRegistry(), list[str]()
     add(registry, stopped, "a", "b", how=how)
     add(registry, stopped, "b", "c")
     add(registry, stopped, "c")
@@ -61,7 +61,7 @@ async def test_parts_stop_after_what_needs_them_even_if_one_of_them_will_not(
 
 
 async def test_all_together_have_a_limit_too(logger: Logger) -> None:
-    registry, stopped = ServiceRegistry(), []
+    registry, stopped = ServiceRegistry(), list[str]()
     for name in "abcde":
         add(registry, stopped, name, how="hangs")
     times = iter([0.0, 19.95, 20.0, 21.0, 22.0, 23.0])
@@ -72,7 +72,7 @@ async def test_all_together_have_a_limit_too(logger: Logger) -> None:
 
 
 async def test_what_never_started_or_has_stopped_is_left_alone(logger: Logger) -> None:
-    registry, stopped = ServiceRegistry(), []
+    registry, stopped = ServiceRegistry(), list[str]()
     registry.move(add(registry, stopped, "a"), State.REGISTERED)
     registry.move(add(registry, stopped, "b"), State.STOPPED)
     registry.move(add(registry, stopped, "c"), State.FAILED)

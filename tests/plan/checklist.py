@@ -58,7 +58,7 @@ class Requirement:
 
 def points() -> dict[str, int]:
     """Every requirement of the plan with its points; the five of a task share the task's evenly."""
-    found = {}
+    found: dict[str, int] = {}
     for task, (together, bonuses) in PLAN.items():
         found |= {f"{task}.{letter}": together // 5 for letter in "abcde"}
         found |= {f"{task}.+{number}": each for number, each in enumerate(bonuses, 1)}
@@ -108,6 +108,8 @@ async def require(server: Running, part: str) -> None:
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise NotBuilt(part) from error
+            if f"{module}.".startswith(f"{error.name}."):
+                raise NotBuilt(part) from error
+            raise
         if name and not hasattr(found, name):
             raise NotBuilt(part)

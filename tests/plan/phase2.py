@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 
 import pytest
+from tests.in_process import Running
+from tests.plan.checklist import HOME, proves
 
 from corsac.api.tts.endpoints import TTSServiceRouter
 from corsac.core.base_router import BaseServiceRouter
-from tests.in_process import Running
-from tests.plan.checklist import HOME, proves
 
 SPEAK = "/api/tts/synthesize"
 

@@ -38,8 +38,9 @@ class Actor:
     def speak(self, payload: bytes, text: str, voice: str, speed: float) -> tuple[dict[str, Any], bytes]:
         if voice == "slow" and "slowly" in text:
             time.sleep(20)
-        if voice == "silent" or (voice == "hesitant" and not self.hesitated):
-            self.hesitated = True
+        hesitates = voice == "hesitant" and not self.hesitated
+        self.hesitated = self.hesitated or hesitates
+        if voice == "silent" or hesitates:
             return {"rate_hz": RATE_HZ}, bytes(4 * RATE_HZ)
         return {"rate_hz": RATE_HZ}, fading_tone(seconds=1.0).tobytes()
 

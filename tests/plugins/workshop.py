@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Path as PathParameter
@@ -61,10 +60,7 @@ class Workshop(Part):
     """Does nothing by itself."""
 
     def __init__(self, context: ServiceContext) -> None:
-        self.uploads = context.artifacts.root / "uploads"
-
-    async def start(self) -> None:
-        self.uploads.mkdir(exist_ok=True)
+        self.context = context
 
     async def check(self) -> Sequence[Check]:
         return [Check("workshop:open", "pass")]
@@ -75,10 +71,6 @@ class WorkshopRouter(ConfigEndpointMixin, FileUploadMixin, BaseServiceRouter[Wor
 
     service_name = "workshop"
     config_model = WorkshopConfigModel
-
-    @property
-    def upload_folder(self) -> Path:  # type: ignore[override]
-        return self.manager.uploads
 
     @post("/echo")
     async def echo(self, body: Sample) -> Sample:

@@ -10,9 +10,9 @@ from tests.conftest import ClientOf
 from corsac.core.call import Call
 from corsac.core.exceptions import HostNotAllowed, OriginNotAllowed
 from corsac.core.http.crash_guard import CALL
-from corsac.security.security_middleware import RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
+from corsac.security.security_middleware import PAGE_HEADERS, OriginPolicy, SecurityMiddleware
 
-OURS = "localhost localhost:8000 LOCALHOST:1 127.0.0.1:65535 [::1] [::1]:80 corsac.example CORSAC.example:443 [2001:db8::1]:80"
+OURS = "localhost localhost:8000 LOCALHOST:1 127.0.0.1:65535 [::1] [::1]:80 CORSAC.example:443 [2001:db8::1]:80"
 FOREIGN = """
 evil.example a/b?x= localhost/x localhost?x localhost#x user@localhost localhost@evil.example localhost,evil.example
 localhost: localhost:port localhost:123456 localhost:80:80 localhost. .localhost xlocalhost sub.corsac.example *
@@ -136,8 +136,8 @@ async def test_a_websocket_is_judged_before_it_is_accepted(
 
 
 def test_no_page_of_ours_runs_inline_scripts_or_is_framed() -> None:
-    policy = dict(RESPONSE_HEADERS)[b"content-security-policy"]
+    policy = dict(PAGE_HEADERS)[b"content-security-policy"]
     assert b"script-src 'self';" in policy
     assert b"frame-ancestors 'none'" in policy
     assert b"unsafe" not in policy
-    assert dict(RESPONSE_HEADERS)[b"x-content-type-options"] == b"nosniff"
+    assert dict(PAGE_HEADERS)[b"x-content-type-options"] == b"nosniff"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
+import structlog
 import typer
 
 from corsac.cli import doctor, keys, models, serve, storage
@@ -27,8 +29,13 @@ app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong usage, 74 the database
-    is damaged, 75 the data directory is in use, 78 wrong settings."""
+    """Run a command.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 74 the database is damaged, 75 the data directory is in use, 78 wrong
+    settings.
+    """
+    # A command's own words are its output; `serve` configures the log for itself.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         app()
     except CorsacError as error:

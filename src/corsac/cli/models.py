@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from corsac.cli.running import announcement, ask
 from corsac.core.logging_config import get_service_logger
 from corsac.core.storage.lock import DataDirectory
 from corsac.main import model_store
@@ -31,9 +32,7 @@ def list_models() -> None:
     store = opened()
     for entry in store.catalog:
         state = "here" if store.status(entry.name).state == "present" else "not here"
-        print(
-            f"{entry.name:28} {entry.size_bytes / 1e6:8.1f} MB  {state:9} {entry.licence}  {entry.sentence}"
-        )
+        print(f"{entry.name:28} {entry.size_bytes / 1e6:8.1f} MB  {state:9} {entry.licence}  {entry.sentence}")
 
 
 @app.command()
@@ -50,3 +49,15 @@ def pull(
             progress.update(task, completed=state.bytes_done, total=state.bytes_total)
 
         asyncio.run(store.pull(name, show))
+    print(f"{name} is here, whole and verified.")
+    tell_server()
+
+
+def tell_server() -> None:
+    """Have a running server try again what was refused for want of a model."""
+    settings = Settings()
+    if announcement(settings) is None:
+        return
+    for part in ask(settings, "GET", "/api/registry")["parts"]:
+        if part["failure"] == "refused":
+            ask(settings, "POST", f"/api/registry/{part['name']}/start")

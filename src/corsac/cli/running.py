@@ -55,9 +55,7 @@ def ask(settings: Settings, method: str, path: str, body: dict[str, Any] | None 
         raise NotRunning(hint="Start it with `corsac serve`.")
     headers = {"authorization": f"Bearer {where.token}"}
     try:
-        answer = httpx.request(
-            method, where.url + path, json=body, headers=headers, timeout=60, trust_env=False
-        )
+        answer = httpx.request(method, where.url + path, json=body, headers=headers, timeout=60, trust_env=False)
     except httpx.TransportError as error:
         raise NotRunning("The server does not answer.") from error
     if answer.is_error:

@@ -14,9 +14,7 @@ from corsac.settings import Settings
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
-    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = None,
     data_directory: Annotated[Path | None, typer.Option(help="Folder of everything that is kept.")] = None,
 ) -> None:
     """Run the server until it is told to stop."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
@@ -97,9 +97,7 @@ class Route:
     idempotent_key: bool = False
 
 
-def _mark(
-    method: Method, path: str, *, per_minute: float | None = None, **rules: Any
-) -> Callable[[Handler], Handler]:
+def _mark(method: Method, path: str, *, per_minute: float | None = None, **rules: Any) -> Callable[[Handler], Handler]:
     limit = None if per_minute is None else limit_per_minute(per_minute)
     if rules.get("events") is not None:
         rules = {"produces": STREAMED, "timeout_s": STREAM_TIMEOUT_S, **rules}
@@ -161,7 +159,7 @@ class StrictRoute(APIRoute):
         return strictly
 
 
-class BaseRouter(ABC):
+class BaseRouter:
     """Mounts its marked methods.
 
     Args:
@@ -214,7 +212,9 @@ class BaseRouter(ABC):
     def _mounted(self, name: str, route: Route) -> StrictRoute:
         endpoint = self._endpoint(name, route)
         model, response_class = answer_types(inspect.signature(endpoint).return_annotation)
-        options: dict[str, Any] = {} if model is not None or response_class is None else {"response_class": response_class}
+        options: dict[str, Any] = (
+            {} if model is not None or response_class is None else {"response_class": response_class}
+        )
         scope = route.scope or self.scope
         mounted = StrictRoute(
             self.prefix + route.path,
@@ -284,9 +284,7 @@ class BaseRouter(ABC):
         calls = [each for each in signature.parameters if hints.get(each) is Call]
         parameters = [
             each.replace(
-                annotation=getattr(self, route.body)
-                if each.name == "body" and route.body
-                else hints[each.name]
+                annotation=getattr(self, route.body) if each.name == "body" and route.body else hints[each.name]
             )
             for each in signature.parameters.values()
             if each.name not in calls
@@ -331,7 +329,7 @@ class BaseRouter(ABC):
             raise ours from error
 
 
-class BaseServiceRouter(BaseRouter, Generic[Manager]):
+class BaseServiceRouter(BaseRouter, ABC, Generic[Manager]):
     """The HTTP face of one service: `/api/<service_name>`.
 
     Args:
@@ -344,16 +342,19 @@ class BaseServiceRouter(BaseRouter, Generic[Manager]):
 
     scope: ClassVar[str] = ""
 
+    @property
+    @abstractmethod
+    def service_name(self) -> str:  # type: ignore[override]
+        """The service's name; a subclass sets it as a class attribute."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.service_name:
+        if isinstance(cls.service_name, str):
             cls.prefix = f"/api/{cls.service_name}"
             cls.tag = cls.tag or cls.service_name
             cls.scope = cls.scope or cls.service_name
 
     def __init__(self, manager: Manager, context: ServiceContext) -> None:
-        if not self.service_name:
-            raise TypeError(f"{type(self).__name__} has no service_name, so there is no path to mount it at.")
         super().__init__(context.errors, context.limiter, context.idempotency)
         self.manager = manager
         self.context = context

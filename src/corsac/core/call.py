@@ -64,6 +64,11 @@ class Call:
             raise LookupError("A public operation asked who called it.")
         return self.caller
 
+    def log_context(self) -> tuple[tuple[str, str | None], ...]:
+        """What every log line of the call says about it."""
+        key_id = self.caller.key_id if self.caller else None
+        return ("request_id", self.request_id), ("operation", self.operation or None), ("key_id", key_id)
+
     def remaining_s(self, at_most: float = 600.0) -> float:
         """Seconds until the deadline, for handing on to engines and workers.
 

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from watchfiles import awatch
 
 from corsac.core.config_store import ConfigStore
 from corsac.core.exceptions import CorsacError, StartRefused
+from corsac.core.health_checks import Check
 
 if TYPE_CHECKING:
     from corsac.core.logging_config import Logger
@@ -122,6 +123,12 @@ class ConfigFile:
                 self.rejection = None
                 self._logger.info("configuration file applied")
             return self.rejection
+
+    async def check(self) -> Sequence[Check]:
+        """Whether the file was taken when it was last read."""
+        if self.rejection is None:
+            return [Check("config:file", "pass")]
+        return [Check("config:file", "warn", output=self.rejection.detail, time=self.rejection.at)]
 
     async def watch(self, stores: Mapping[str, ConfigStore[Any]]) -> None:
         """Reload whenever the file changes, until cancelled.

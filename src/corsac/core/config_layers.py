@@ -77,9 +77,7 @@ class Layering(Generic[ConfigModel]):
     def without_file(self, snapshot: Snapshot[ConfigModel]) -> Snapshot[ConfigModel]:
         """`snapshot` as it was before the file set anything; not validated, to be compared with only."""
         defaults = validated(self.model, {})
-        untouched = {
-            name: getattr(defaults, name) for name, origin in snapshot.origins.items() if origin == "file"
-        }
+        untouched = {name: getattr(defaults, name) for name, origin in snapshot.origins.items() if origin == "file"}
         return replace(snapshot, file={}, config=snapshot.config.model_copy(update=untouched))
 
     def _valid_part(self, layer: Values, below: Values) -> Values:
@@ -87,9 +85,7 @@ class Layering(Generic[ConfigModel]):
         kept = dict(layer)
         while kept:
             together = {**below, **kept}
-            problems = _problems(self.model, together) + _problems(
-                self.model, {**together, **self.environment}
-            )
+            problems = _problems(self.model, together) + _problems(self.model, {**together, **self.environment})
             if not problems:
                 break
             faulty = {each["loc"][0] for each in problems if each["loc"]}
@@ -116,9 +112,7 @@ def validated(model: type[ConfigModel], values: Values) -> ConfigModel:
     return config
 
 
-def environment_values(
-    service: str, model: type[ServiceConfigModel], environment: Mapping[str, str]
-) -> dict[str, Any]:
+def environment_values(service: str, model: type[ServiceConfigModel], environment: Mapping[str, str]) -> dict[str, Any]:
     """Typed values of environment variables: JSON where the field takes that, else the text as it is.
 
     Args:
@@ -132,10 +126,7 @@ def environment_values(
     values = {}
     for name, text in environment.items():
         readings = _readings(text)
-        faults = [
-            [each for each in _problems(model, {name: value}) if name in each["loc"][:1]]
-            for value in readings
-        ]
+        faults = [[each for each in _problems(model, {name: value}) if name in each["loc"][:1]] for value in readings]
         if all(faults):
             refused = translate_validation_errors(faults[0], body_type=model, location="body")
             raise StartRefused(f"CORSAC_{service}__{name}".upper() + f": {refused.errors[0].detail}")

@@ -63,10 +63,7 @@ def plain(config: BaseModel) -> dict[str, Any]:
 
 def masked(config: BaseModel) -> dict[str, Any]:
     """Every field as JSON, secrets as `***`; an empty secret shows that it is empty."""
-    return {
-        name: _shown(value, lambda secret: MASK if secret.get_secret_value() else "")
-        for name, value in config
-    }
+    return {name: _shown(value, lambda secret: MASK if secret.get_secret_value() else "") for name, value in config}
 
 
 def without_masks(values: Values, config: BaseModel, kept: Values) -> dict[str, Any]:
@@ -91,11 +88,7 @@ def without_masks(values: Values, config: BaseModel, kept: Values) -> dict[str, 
 def differences(before: BaseModel, after: BaseModel) -> dict[str, FieldChange]:
     """What differs between two configurations of one model, by field, masked."""
     old, new, shown_old, shown_new = plain(before), plain(after), masked(before), masked(after)
-    return {
-        name: FieldChange(before=shown_old[name], after=shown_new[name])
-        for name in new
-        if old[name] != new[name]
-    }
+    return {name: FieldChange(before=shown_old[name], after=shown_new[name]) for name in new if old[name] != new[name]}
 
 
 def restarting(model: type[BaseModel], names: Collection[str]) -> list[str]:

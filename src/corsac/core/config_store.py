@@ -86,9 +86,7 @@ class ConfigStore(Generic[ConfigModel]):
         self.model = model
         self._logger = logger
         self._now = now
-        self._versions: ConfigVersions = (
-            MemoryVersions() if database is None else SqliteVersions(service, database)
-        )
+        self._versions: ConfigVersions = MemoryVersions() if database is None else SqliteVersions(service, database)
         self._listeners: list[Callable[[ConfigChange[ConfigModel]], Awaitable[None] | None]] = []
         self._lock = asyncio.Lock()
         self._changing: set[asyncio.Task[ConfigView]] = set()
@@ -144,9 +142,7 @@ class ConfigStore(Generic[ConfigModel]):
             restart_needed=list(restart_needed),
         )
 
-    def subscribe(
-        self, listener: Callable[[ConfigChange[ConfigModel]], Awaitable[None] | None]
-    ) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[ConfigChange[ConfigModel]], Awaitable[None] | None]) -> Callable[[], None]:
         """Have `listener` called after every change, one change after the other.
 
         A listener that raises is logged and undoes nothing. It must not change this configuration itself.
@@ -198,9 +194,7 @@ class ConfigStore(Generic[ConfigModel]):
         unknown = {name: None for name in gone if name not in self.model.model_fields}
         if unknown:
             validated(self.model, unknown)
-        return await self._change(
-            Edit(**edit), lambda: {k: v for k, v in self._snapshot.api.items() if k not in gone}
-        )
+        return await self._change(Edit(**edit), lambda: {k: v for k, v in self._snapshot.api.items() if k not in gone})
 
     async def rollback(self, version: int, **edit: Unpack[EditOptions]) -> ConfigView:
         """Have the API set what it set in `version`, as a new version; file and environment stay as they are.
@@ -228,16 +222,12 @@ class ConfigStore(Generic[ConfigModel]):
 
     def check_file_values(self, values: Values) -> None:
         """Raise what `set_file_values` would raise."""
-        self._refuse_lockout(
-            self._layering.built(self.version, values, self._snapshot.api).config, Edit("corsac.toml")
-        )
+        self._refuse_lockout(self._layering.built(self.version, values, self._snapshot.api).config, Edit("corsac.toml"))
 
     def preview(self, values: Values | BaseModel, merge: bool = True) -> Preview:
         """What `update` (or, without `merge`, `replace`) with these values would do."""
         try:
-            proposed = self._layering.built(
-                self.version, self._snapshot.file, self._proposed(values, merge)
-            ).config
+            proposed = self._layering.built(self.version, self._snapshot.file, self._proposed(values, merge)).config
         except Invalid as error:
             return Preview(valid=False, changes={}, restart_needed=[], errors=list(error.errors))
         changes = differences(self.current, proposed)
@@ -286,9 +276,7 @@ class ConfigStore(Generic[ConfigModel]):
             self._logger.warning("stored configuration no longer valid", service=self.service, fields=lost)
         return snapshot
 
-    async def _change(
-        self, edit: Edit, propose: Callable[[], Values], file: Values | None = None
-    ) -> ConfigView:
+    async def _change(self, edit: Edit, propose: Callable[[], Values], file: Values | None = None) -> ConfigView:
         """Make one change, alone and to its end."""
         if asyncio.current_task() in self._changing:
             raise RuntimeError("A listener must not change the configuration that it is told about.")
@@ -297,9 +285,7 @@ class ConfigStore(Generic[ConfigModel]):
         task.add_done_callback(self._changing.discard)
         return await asyncio.shield(task)
 
-    async def _change_alone(
-        self, edit: Edit, propose: Callable[[], Values], file: Values | None
-    ) -> ConfigView:
+    async def _change_alone(self, edit: Edit, propose: Callable[[], Values], file: Values | None) -> ConfigView:
         async with self._lock:
             if self._in_doubt:
                 await self._settle_doubt()
@@ -373,6 +359,4 @@ class ConfigStore(Generic[ConfigModel]):
                 if inspect.isawaitable(told):
                     await told
             except Exception:
-                self._logger.exception(
-                    "configuration listener failed", service=self.service, version=entry.version
-                )
+                self._logger.exception("configuration listener failed", service=self.service, version=entry.version)

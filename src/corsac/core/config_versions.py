@@ -105,8 +105,7 @@ class SqliteVersions:
         def insert(connection: apsw.Connection) -> bool:
             last = "(SELECT coalesce(max(version), 0) FROM config_versions WHERE service = ?)"
             connection.execute(
-                f"INSERT INTO config_versions (service, {self.COLUMNS})"
-                f" SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE {last} = ?",
+                f"INSERT INTO config_versions (service, {self.COLUMNS}) SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE {last} = ?",
                 (*row, self._service, entry.version - 1),
             )
             return bool(connection.changes())
@@ -116,9 +115,7 @@ class SqliteVersions:
 
     async def find(self, version: int | None) -> StoredVersion | None:
         """The version with this number, or with None the last."""
-        rows = await self._select(
-            "(? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1", (version, version)
-        )
+        rows = await self._select("(? IS NULL OR version = ?) ORDER BY version DESC LIMIT 1", (version, version))
         if not rows:
             return None
         layers = json.loads(rows[0][4])

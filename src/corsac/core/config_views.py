@@ -41,9 +41,7 @@ class ConfigView(Reply):
     version: int = Field(description="Its version; 0 before the first change.")
     etag: str = Field(description="Send it as If-Match to change this version and no other.")
     values: dict[str, Any] = Field(description="Every field; a secret is ***.")
-    origins: dict[str, Origin] = Field(
-        description="Where each field's value comes from; the environment wins."
-    )
+    origins: dict[str, Origin] = Field(description="Where each field's value comes from; the environment wins.")
     restart_needed: list[str] = Field(
         default_factory=list, description="Fields just changed that count once the service is started again."
     )
@@ -62,9 +60,7 @@ class Preview(Reply):
 
     valid: bool = Field(description="Whether the change would be taken.")
     changes: dict[str, FieldChange] = Field(description="What would change, by field.")
-    restart_needed: list[str] = Field(
-        description="Changed fields that count once the service is started again."
-    )
+    restart_needed: list[str] = Field(description="Changed fields that count once the service is started again.")
     errors: list[FieldError] = Field(description="Every invalid place.")
     unsafe: str | None = Field(None, description="Why it would be refused without `force` and a reason.")
 

@@ -40,9 +40,7 @@ class ServiceErrorHandler:
         self.logger = logger
         self.metrics = metrics
 
-    def handle_service_error(
-        self, operation: str, error: Exception, status_code: int | None = None
-    ) -> CorsacError:
+    def handle_service_error(self, operation: str, error: Exception, status_code: int | None = None) -> CorsacError:
         """The exception to raise for `error`.
 
         Args:
@@ -62,9 +60,7 @@ class ServiceErrorHandler:
         self.logger.error("operation failed", operation=operation, reason=translated.reason, exc_info=traceback)
         return translated
 
-    def handle_service_unavailable(
-        self, service_name: str, detail: str = "", hint: str | None = None
-    ) -> CorsacError:
+    def handle_service_unavailable(self, service_name: str, detail: str = "", hint: str | None = None) -> CorsacError:
         """The exception to raise where the service is not running.
 
         Args:

@@ -131,9 +131,7 @@ class HealthMonitor:
         self._sources: dict[str, Callable[[], Awaitable[Sequence[Check]]]] = {}
         labels, registered = ("part",), metrics.registry
         self._status = Gauge("corsac_health", "0 pass, 1 warn, 2 fail.", labels, registry=registered)
-        self._seconds = Histogram(
-            "corsac_health_check_seconds", "Time of a check.", labels, registry=registered
-        )
+        self._seconds = Histogram("corsac_health_check_seconds", "Time of a check.", labels, registry=registered)
         self._flaps = Counter("corsac_health_flaps", "Changes of status.", labels, registry=registered)
 
     def add_source(self, name: str, look: Callable[[], Awaitable[Sequence[Check]]]) -> None:
@@ -156,9 +154,7 @@ class HealthMonitor:
             for each in needed
             for check in self._checks_of(each)
         ]
-        return self._view(
-            name, f"{entry.name} is {self.registry.state_of(entry)}", [*own, *theirs], [entry.name]
-        )
+        return self._view(name, f"{entry.name} is {self.registry.state_of(entry)}", [*own, *theirs], [entry.name])
 
     async def aggregate(self) -> HealthReport:
         """The health of everything."""
@@ -167,9 +163,7 @@ class HealthMonitor:
         checks: list[Check] = []
         for entry in self.registry:
             found = self._checks_of(entry)
-            if (
-                entry.kind != SERVICE
-            ):  # one engine less is a warning; whether a service still works is its own check
+            if entry.kind != SERVICE:  # one engine less is a warning; whether a service still works is its own check
                 found = [replace(check, status=worst_of_dependency(check.status)) for check in found]
             checks += found
         for name in self._sources:
@@ -180,9 +174,7 @@ class HealthMonitor:
         """Names of working parts whose own check fails."""
         working = [each for each in self.registry if each.state in WORKING]
         await asyncio.gather(*(self._refresh(each.name) for each in working))
-        return [
-            each.name for each in working if worst(c.status for c in self._known[each.name].checks) == "fail"
-        ]
+        return [each.name for each in working if worst(c.status for c in self._known[each.name].checks) == "fail"]
 
     async def storage_fails(self) -> bool:
         """Whether the store's last check failed; False where there is none to check."""
@@ -209,9 +201,7 @@ class HealthMonitor:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 checks = await self._ask(name)
         except TimeoutError:
-            checks = [
-                Check(f"{name}:check", "fail", output=f"The check took longer than {CHECK_TIMEOUT_S:.0f} s.")
-            ]
+            checks = [Check(f"{name}:check", "fail", output=f"The check took longer than {CHECK_TIMEOUT_S:.0f} s.")]
         except Exception as error:
             self.logger.error("health check crashed", part=name, exc_info=error)
             checks = [Check(f"{name}:check", "fail", output="The check crashed; the log has more.")]
@@ -246,9 +236,7 @@ class HealthMonitor:
         state = self.registry.state_of(entry)
         return [Check(f"{name}:state", status, state.value, output=_sentence(entry.detail, entry.hint))]
 
-    def _view(
-        self, name: str, description: str, checks: Sequence[Check], parts: Iterable[str]
-    ) -> HealthReport:
+    def _view(self, name: str, description: str, checks: Sequence[Check], parts: Iterable[str]) -> HealthReport:
         now = datetime.fromtimestamp(self.now(), UTC)
         grouped: dict[str, list[CheckView]] = {}
         for check in checks:
@@ -262,9 +250,7 @@ class HealthMonitor:
                 affected_endpoints=list(check.affected_endpoints),
             )
             grouped.setdefault(check.name, []).append(view)
-        age = max(
-            (self.monotonic() - self._known[part].at for part in parts if part in self._known), default=0.0
-        )
+        age = max((self.monotonic() - self._known[part].at for part in parts if part in self._known), default=0.0)
         status = worst(check.status for check in checks)
         return HealthReport(
             status=status, service_id=name, description=f"{description}.", age_s=round(age, 1), checks=grouped

@@ -29,6 +29,7 @@ ANY = "any"
 ADMIN = "admin"
 """The scope that covers all others and sees every principal's rows."""
 
+RESERVED_SCOPES = frozenset({PUBLIC, ANY, ADMIN})
 KEY_PREFIX = "corsac_"
 """Starts every secret of ours, so that logs recognize and mask them without being told."""
 SESSION_S = 30 * 86_400.0
@@ -142,9 +143,7 @@ class Identity:
         def rows(
             db: apsw.Connection,
         ) -> tuple[list[tuple[bytes, str, str, str]], list[tuple[bytes, str, float]]]:
-            keys = db.execute(
-                "SELECT key_sha256, principal, id, scopes FROM api_keys WHERE revoked_at IS NULL"
-            )
+            keys = db.execute("SELECT key_sha256, principal, id, scopes FROM api_keys WHERE revoked_at IS NULL")
             listed = [(bytes(k), str(p), str(i), str(s)) for k, p, i, s in keys]
             live = db.execute(
                 "SELECT token_sha256, key_id, expires_at FROM sessions WHERE expires_at > ?", (self.now(),)
@@ -153,9 +152,7 @@ class Identity:
 
         keys, sessions = await self.database.read(rows)
         for digest, principal, key_id, scopes in keys:
-            self._known[digest] = _Credential(
-                digest, Principal(principal, key_id, frozenset(json.loads(scopes)))
-            )
+            self._known[digest] = _Credential(digest, Principal(principal, key_id, frozenset(json.loads(scopes))))
         by_key = {credential.principal.key_id: credential.principal for credential in self._known.values()}
         for digest, key_id, expires_at in sessions:
             if key_id in by_key:
@@ -216,7 +213,9 @@ class Identity:
 
     async def list_keys(self) -> list[ApiKey]:
         """All keys that are not revoked, oldest first."""
-        columns = "SELECT id, principal, name, scopes, created_at FROM api_keys WHERE revoked_at IS NULL ORDER BY created_at"
+        columns = (
+            "SELECT id, principal, name, scopes, created_at FROM api_keys WHERE revoked_at IS NULL ORDER BY created_at"
+        )
         rows = await self.database.read(lambda db: db.execute(columns).fetchall())
         return [ApiKey(str(i), str(p), str(n), tuple(json.loads(str(s))), str(c)) for i, p, n, s, c in rows]
 
@@ -267,9 +266,7 @@ class Identity:
         self.redactor.add(secret)
         digest, expires_at = digest_of(secret), self.now() + SESSION_S
         row = (digest, OWNER.key_id, OWNER.id, self.now(), expires_at)
-        await self.database.write(
-            lambda db: db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row).fetchall()
-        )
+        await self.database.write(lambda db: db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row).fetchall())
         self._sessions[digest] = _Credential(digest, OWNER, expires_at)
         return secret
 

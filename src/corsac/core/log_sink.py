@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from structlog.contextvars import merge_contextvars
 
+from corsac.core.call import CURRENT_CALL
+from corsac.core.health_checks import Check
 from corsac.core.log_levels import LEVELS, ROOT, ServiceLevels
 from corsac.core.log_line import KEPT_CHARS, LineFormat, rfc3339, snapshot, traceback_of
 from corsac.core.log_store import LogStore
@@ -37,6 +39,15 @@ class LogOutput(Protocol):
 
     def close(self) -> None:
         """Give back what is held."""
+
+
+class _Rendered(NamedTuple):
+    """A line that only has to be written."""
+
+    line: bytes
+    at: float
+    level: str
+    service: str
 
 
 class LogSink:
@@ -76,7 +87,7 @@ class LogSink:
         self._now = now
         self._monotonic = monotonic
         # A queue without Python locks, so that a signal or a finalizer may log in the middle of a log call.
-        self._queue: queue.SimpleQueue[dict[str, Any] | threading.Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[dict[str, Any] | _Rendered | threading.Event | None] = queue.SimpleQueue()
         self._refusals = itertools.count(1)
         self._n_refused = self._n_refused_seen = 0
         self._n_lost = self._n_reported = 0
@@ -90,6 +101,11 @@ class LogSink:
     def dropped(self) -> int:
         """Lines that were lost since the start; one that two places have lost counts twice."""
         return self._n_lost + self._n_refused - self._n_refused_seen
+
+    async def check(self) -> Sequence[Check]:
+        """Whether every line was written."""
+        lost = self.dropped
+        return [Check("log:lines-lost", "warn" if lost else "pass", float(lost), "lines")]
 
     def levels(self) -> dict[str, str]:
         """The least level that is logged, for `root` (every service) and for services with one of their own."""
@@ -117,7 +133,7 @@ class LogSink:
         return (), {}
 
     def submit(self, level: str, event: MutableMapping[str, Any], at: float) -> None:
-        """Hand one event to the writer; the context variables are added to it.
+        """Hand one event to the writer; the present call and the context variables are added to it.
 
         Args:
             level: One of the standard levels.
@@ -125,6 +141,10 @@ class LogSink:
             at: When, seconds since the epoch.
         """
         event = merge_contextvars(None, level, event)
+        call = CURRENT_CALL.get(None)
+        if call is not None:
+            for key, value in call.log_context():
+                event.setdefault(key, value)
         service = str(event.get("service") or event.get("api") or ROOT)
         if not self._levels.allows(service, LEVELS[level]):
             return
@@ -145,7 +165,9 @@ class LogSink:
                 taken[key] = value
             else:
                 taken[key] = snapshot(value)
-        self._queue.put(taken)
+        # Rendered here where that is quick: done by the writer, it would take the interpreter's lock from requests.
+        line = self._line_format.plain_line(taken)
+        self._queue.put(taken if line is None else _Rendered(line, at, level, service))
 
     def flush(self, timeout_s: float = CLOSE_S) -> bool:
         """Wait until everything logged so far is written; False when it was not within `timeout_s`."""
@@ -173,7 +195,7 @@ class LogSink:
             while len(batch) < BATCH_LINES and not self._queue.empty():
                 batch.append(self._queue.get())
             ending = None in batch
-            self._write([self._render(each) for each in batch if isinstance(each, dict)], ending)
+            self._write([self._line(each) for each in batch if isinstance(each, dict | _Rendered)], ending)
             for each in batch:
                 if isinstance(each, threading.Event):
                     each.set()
@@ -201,6 +223,13 @@ class LogSink:
                     self._broken.add(output.place)
                     self._queue.put(self._own_event("error", "log output failed", exception=traceback_of(True)))
             self._count_lost(output.place, n_lost)
+
+    def _line(self, waiting: dict[str, Any] | _Rendered) -> bytes:
+        if isinstance(waiting, dict):
+            return self._render(waiting)
+        if self._store is not None:
+            self._store.add(waiting.line, at=waiting.at, level=waiting.level, service=waiting.service)
+        return waiting.line
 
     def _render(self, event: dict[str, Any]) -> bytes:
         at, level = event["time"], event["level"]

@@ -39,6 +39,7 @@ class LogStore:
         self._lines: deque[_Stored] = deque()
         self._n_bytes = 0
         self._lock = threading.Lock()
+        self._counted: dict[tuple[str, str], Counter] = {}
         registry = registry or CollectorRegistry()
         self._events = Counter("corsac_log_events", "Log lines.", ("level", "service"), registry=registry)
         self._dropped = Counter(
@@ -66,7 +67,10 @@ class LogStore:
             self._n_bytes += len(line)
             while len(self._lines) > self.capacity or self._n_bytes > self.max_bytes:
                 self._n_bytes -= len(self._lines.popleft().line)
-        self._events.labels(level, service).inc()
+        counted = self._counted.get((level, service))
+        if counted is None:  # finding a counter by its labels costs more than counting
+            counted = self._counted[level, service] = self._events.labels(level, service)
+        counted.inc()
 
     def count_dropped(self, place: str, n_lines: int) -> None:
         """Count lines that `place` has lost."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from corsac.core.call import Call
 from corsac.core.exceptions import CorsacError
@@ -55,7 +54,6 @@ class LoggingMiddleware:
             return
         call: Call = scope[CALL]
         began = self.monotonic()
-        tokens = bind_contextvars(request_id=call.request_id)
         outcome = "ok"
         try:
             await self.app(scope, receive, send)
@@ -73,7 +71,6 @@ class LoggingMiddleware:
             raise ours from error
         finally:
             self._report(scope, call, outcome, self.monotonic() - began)
-            reset_contextvars(**tokens)
 
     def _report(self, scope: Scope, call: Call, outcome: str, seconds: float) -> None:
         self.metrics.request(call.service, call.operation, outcome, seconds)
@@ -87,8 +84,7 @@ class LoggingMiddleware:
             outcome=outcome,
             reason=call.reason or None,
             service=call.service or None,
-            operation=call.operation or None,
-            key_id=call.caller.key_id if call.caller else None,
+            **dict(call.log_context()),
             peer=call.peer,
             sent_bytes=call.sent_bytes,
         )

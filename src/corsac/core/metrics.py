@@ -43,9 +43,7 @@ class Metrics:
             ("service", "strategy", "outcome"),
             registry=self.registry,
         )
-        self.open_streams = Gauge(
-            "corsac_open_streams", "Answers that are being streamed.", registry=self.registry
-        )
+        self.open_streams = Gauge("corsac_open_streams", "Answers that are being streamed.", registry=self.registry)
 
     def request(self, service: str, operation: str, outcome: str, seconds: float) -> None:
         """Count one finished request."""

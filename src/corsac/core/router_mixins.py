@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corsac.core.call import Call
@@ -52,7 +51,7 @@ class FileUploadMixin:
     The framework would spool the whole form first, before anything could be refused.
     """
 
-    upload_folder: Path
+    context: ServiceContext
 
     @asynccontextmanager
     async def receive_form(self, request: Request, *, max_file_bytes: int) -> AsyncIterator[Form]:
@@ -67,7 +66,7 @@ class FileUploadMixin:
         """
         form = Form()
         try:
-            await read_form(request, form, self.upload_folder, max_file_bytes=max_file_bytes)
+            await read_form(request, form, self.context.uploads, max_file_bytes=max_file_bytes)
             yield form
         finally:
             form.remove_files()

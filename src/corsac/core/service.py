@@ -107,6 +107,7 @@ class ServiceContext:
         config: Its configuration; `config.current` is one whole version.
         registry: Finds engines by kind.
         artifacts: Keeps generated files, with owners and retention.
+        uploads: Folder of files on their way in, for `FileUploadMixin`.
         errors: Translates, counts and logs its errors.
         limiter: The one rate limiter.
         health: Reports on any part.
@@ -122,6 +123,7 @@ class ServiceContext:
     config: ConfigStore[Any]
     registry: ServiceRegistry
     artifacts: ArtifactStore
+    uploads: Path
     errors: ServiceErrorHandler
     limiter: RateLimiter
     health: HealthMonitor

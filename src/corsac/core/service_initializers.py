@@ -157,9 +157,7 @@ class ServiceInitializer:
             self._failed(entry, failure, "not_ready")
             return False
         except TimeoutError:
-            self._failed(
-                entry, NotReady(f"It did not start within {self.start_timeout_s:.0f} s."), "not_ready"
-            )
+            self._failed(entry, NotReady(f"It did not start within {self.start_timeout_s:.0f} s."), "not_ready")
             return False
         except Refused as failure:
             self._failed(entry, failure, "refused")

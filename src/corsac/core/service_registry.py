@@ -136,9 +136,7 @@ class ServiceRegistry:
         if name in self._entries:
             return self._entries[name]
         near = difflib.get_close_matches(name, self._entries, n=3)
-        raise ServiceNotFound(
-            f"Near names: {', '.join(near)}." if near else "", hint="GET /api/registry lists them."
-        )
+        raise ServiceNotFound(f"Near names: {', '.join(near)}." if near else "", hint="GET /api/registry lists them.")
 
     def needed_by(self, entry: Entry) -> list[Entry]:
         """The registered parts that `entry` requires, engines of a required kind included."""
@@ -152,10 +150,7 @@ class ServiceRegistry:
             each
             for each in self
             if each.state in WORKING
-            and (
-                name in each.requires
-                or (target.kind in each.requires and target.kind != SERVICE and not others)
-            )
+            and (name in each.requires or (target.kind in each.requires and target.kind != SERVICE and not others))
         ]
 
     def start_order(self) -> list[Entry]:
@@ -215,15 +210,35 @@ class ServiceRegistry:
             entries = self._of_kind(kind)
             if working := [each.part for each in entries if each.state in WORKING]:
                 return working
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or not any(each.state in (State.STARTING, State.REGISTERED) for each in entries):
+            left_s = deadline - asyncio.get_running_loop().time()
+            if not await self.another_started(kind, left_s):
                 raise self._no_engine(kind, entries)
-            changed = self._changed
-            try:
-                async with asyncio.timeout(left):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+
+    async def another_started(self, kind: str, wait_s: float) -> bool:
+        """Wait for an engine of the kind that is starting.
+
+        Args:
+            kind: For example `speech`.
+            wait_s: Seconds to wait.
+
+        Returns:
+            Whether the state of a part has changed; False at once where no engine of the kind is starting.
+        """
+        if not any(each.state in (State.STARTING, State.REGISTERED) for each in self._of_kind(kind)):
+            return False
+        changed = self._changed
+        try:
+            async with asyncio.timeout(max(0.0, wait_s)):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def check_engine(self, kind: str, name: str) -> None:
+        """Raises EngineUnavailable where an engine is installed and does not work."""
+        entry = self._entries.get(f"{kind}:{name}")
+        if entry is not None and entry.state not in WORKING:
+            raise self._no_engine(kind, [entry])
 
     def status(self, entry: Entry) -> PartStatus:
         """What `GET /api/registry` says of it."""
@@ -240,9 +255,7 @@ class ServiceRegistry:
             since=entry.since,
             attempts=entry.attempts,
             requires=list(entry.requires),
-            required_by=[
-                each.name for each in self if entry.name in each.requires or entry.kind in each.requires
-            ],
+            required_by=[each.name for each in self if entry.name in each.requires or entry.kind in each.requires],
         )
 
     def _missing(self, entry: Entry) -> list[Entry]:

@@ -141,9 +141,7 @@ def translate_validation_errors(
     return error_class(detail, errors=[place for _, place in judged])
 
 
-def _judged_at(
-    error: Mapping[str, Any], body_type: Any, location: str | None
-) -> tuple[type[CorsacError], FieldError]:
+def _judged_at(error: Mapping[str, Any], body_type: Any, location: str | None) -> tuple[type[CorsacError], FieldError]:
     """Class and place of one error."""
     where, *path = error["loc"] if location is None else (location, *error["loc"])
     if where != "body":
@@ -157,9 +155,7 @@ def _judged_at(
     return error_class, FieldError("".join(f"/{each}" for each in plain), error_class.reason, detail)
 
 
-def _judged(
-    error: Mapping[str, Any], siblings: Collection[str], name: str = ""
-) -> tuple[type[CorsacError], str]:
+def _judged(error: Mapping[str, Any], siblings: Collection[str], name: str = "") -> tuple[type[CorsacError], str]:
     """Class and sentence of one error; `siblings` exist beside an unknown field called `name`."""
     kind = error["type"]
     if kind == "extra_forbidden":
@@ -230,9 +226,7 @@ def _members(annotation: Any) -> list[Any]:
     if origin is Annotated:
         return _members(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        return [
-            member for each in get_args(annotation) if each is not type(None) for member in _members(each)
-        ]
+        return [member for each in get_args(annotation) if each is not type(None) for member in _members(each)]
     if isinstance(annotation, type) and origin is None and issubclass(annotation, RootModel):
         return _members(annotation.model_fields["root"].annotation)
     return [annotation]
@@ -240,11 +234,7 @@ def _members(annotation: Any) -> list[Any]:
 
 def _fields(annotation: Any) -> dict[str, Any]:
     """Names, as JSON has them, and types of a model's fields; empty for anything else."""
-    if (
-        get_origin(annotation) is not None
-        or not isinstance(annotation, type)
-        or not issubclass(annotation, BaseModel)
-    ):
+    if get_origin(annotation) is not None or not isinstance(annotation, type) or not issubclass(annotation, BaseModel):
         return {}
     return {field.alias or name: field.annotation for name, field in annotation.model_fields.items()}
 

@@ -12,24 +12,23 @@ from corsac.core.call import Call
 from corsac.core.exceptions import HostNotAllowed, OriginNotAllowed
 from corsac.core.http.crash_guard import CALL
 
-HOST = re.compile(
-    rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(?::([0-9]{1,5}))?", re.IGNORECASE
-)
+HOST = re.compile(rb"(\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(?::([0-9]{1,5}))?", re.IGNORECASE)
 ORIGIN = re.compile(rb"https?://(.{1,270})", re.IGNORECASE)
 PROBES = frozenset({"/livez", "/readyz", "/startupz"})
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
-RESPONSE_HEADERS: list[tuple[bytes, bytes]] = [
-    (b"x-content-type-options", b"nosniff"),
+RESPONSE_HEADERS: list[tuple[bytes, bytes]] = [(b"x-content-type-options", b"nosniff")]
+"""Response headers of every answer."""
+PAGE_HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (
         b"content-security-policy",
-        b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:;"
-        b" object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        b"default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
+        b" media-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
 ]
-"""Response headers of every answer. No inline script runs on any page of ours, `/docs` included."""
+"""Response headers of pages. No inline script runs on any page of ours, `/docs` included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +115,8 @@ class SecurityMiddleware:
                 (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
                 (
                     b"access-control-allow-headers",
-                    b"authorization, content-type, if-match, idempotency-key, prefer, last-event-id,"
-                    b" x-stream-granularity",
+                    b"authorization, content-type, if-match, idempotency-key, last-event-id, prefer, x-request-id,"
+                    b" x-request-timeout-ms, x-stream-granularity",
                 ),
                 (b"access-control-max-age", b"600"),
             ],

@@ -78,7 +78,7 @@ class RawServer:
             return read(client, seconds, n_answers)
 
     def stats(self):
-        reply, _ = self.ask(request("/stats"), n_answers=1)
+        reply, _ = self.ask(request("/stats", "Connection: close"))
         return json.loads(reply.partition(b"\r\n\r\n")[2])
 
 

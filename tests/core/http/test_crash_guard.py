@@ -56,7 +56,7 @@ async def test_a_clients_request_id_is_taken(client_of: ClientOf, given: str) ->
 
 @pytest.mark.parametrize("given", ["", "a" * 65, "a b", "a\x1b[31m", "a/b", "é"])
 async def test_a_request_id_that_could_harm_a_log_is_replaced(client_of: ClientOf, given: str) -> None:
-    answer = await client_of(hello).get("/x", headers={"X-Request-Id": given.encode()})  # type: ignore[dict-item]
+    answer = await client_of(hello).get("/x", headers={b"X-Request-Id": given.encode()})
     assert answer.text == answer.headers["x-request-id"]
     assert len(answer.text) == 32
     assert answer.text != (await client_of(hello).get("/x")).text
@@ -143,3 +143,13 @@ async def test_every_answer_has_the_headers_of_all(logger: Logger, streams: Open
     for app in (hello, failing(InvalidFormat()), failing(ValueError())):
         sent = await messages_of(app, logger, streams, client=("192.0.2.1", 5))
         assert (b"x-all", b"1") in sent[0]["headers"]
+
+
+@pytest.mark.parametrize(("media_type", "is_page"), [(b"text/html; charset=utf-8", True), (b"application/json", False)])
+async def test_pages_get_the_headers_of_pages(client_of: ClientOf, media_type: bytes, is_page: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", media_type)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    answer = await client_of(app).get("/x")
+    assert ("x-page" in answer.headers, answer.headers["x-all"]) == (is_page, "1")

@@ -7,6 +7,8 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from starlette.types import Message
 from corsac.core.exceptions import BodyTooLarge, CorsacError, MultipartInvalid, StorageFull, TooManyFields
 from corsac.core.http.multipart import Form
 from corsac.core.router_mixins import FileUploadMixin
+from corsac.core.service import ServiceContext
 
 CONTENT = b"\r\n--b\r\n--boundary-\r\n\0\xff" * 3
 FIELD = b'Content-Disposition: form-data; name="%s"\r\n\r\n%s'
@@ -25,7 +28,7 @@ FILE = b'Content-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s'
 
 class Uploads(FileUploadMixin):
     def __init__(self, folder: Path) -> None:
-        self.upload_folder = folder
+        self.context = cast(ServiceContext, SimpleNamespace(uploads=folder))
 
 
 def body_of(*parts: bytes) -> bytes:
@@ -134,7 +137,9 @@ async def test_the_files_are_gone_when_the_handler_fails(tmp_path: Path) -> None
 
 
 async def test_the_files_are_gone_when_the_client_leaves(tmp_path: Path) -> None:
-    messages = iter([{"type": "http.request", "body": WHOLE[:200], "more_body": True}, {"type": "http.disconnect"}])
+    messages: Iterator[Message] = iter(
+        [{"type": "http.request", "body": WHOLE[:200], "more_body": True}, {"type": "http.disconnect"}]
+    )
 
     async def receive() -> Message:
         return next(messages)
@@ -146,12 +151,18 @@ async def test_the_files_are_gone_when_the_client_leaves(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_thousand_files_hold_no_descriptors(tmp_path: Path) -> None:
+async def test_a_thousand_files_hold_no_descriptors_while_the_rest_is_awaited(tmp_path: Path) -> None:
     body = body_of(*(FILE % (b"f%d" % n, b"n", b"x") for n in range(1000)))
-    before = len(os.listdir("/dev/fd"))
-    async with Uploads(tmp_path).receive_form(request_of([body]), max_file_bytes=1000) as form:
+    rest, n_open = [b"--\r\n", body[:-4]], []
+
+    async def receive() -> Message:
+        n_open.append(len(os.listdir("/dev/fd")))
+        return {"type": "http.request", "body": rest.pop(), "more_body": bool(rest)}
+
+    request = Request({"type": "http", "headers": request_of([]).scope["headers"]}, receive)
+    async with Uploads(tmp_path).receive_form(request, max_file_bytes=1000) as form:
         assert len(form.files) == 1000
-        assert len(os.listdir("/dev/fd")) <= before + 2
+    assert n_open[1] <= n_open[0] + 2
 
 
 @pytest.fixture

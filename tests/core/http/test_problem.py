@@ -50,13 +50,21 @@ def test_the_errors_own_headers_are_sent_and_win() -> None:
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(400, "INVALID_REQUEST"), (401, "UNAUTHENTICATED"), (404, "NOT_FOUND"), (409, "CONFLICT"), (413, "TOO_LARGE")]
-    + [
-        (418, "INVALID_REQUEST"),
-        (422, "INVALID"),
-        (500, "INTERNAL_ERROR"),
-        (502, "INTERNAL_ERROR"),
-        (503, "UNAVAILABLE"),
+    [
+        *(
+            (400, "INVALID_REQUEST"),
+            (401, "UNAUTHENTICATED"),
+            (404, "NOT_FOUND"),
+            (409, "CONFLICT"),
+            (413, "TOO_LARGE"),
+        ),
+        *(
+            (418, "INVALID_REQUEST"),
+            (422, "INVALID"),
+            (500, "INTERNAL_ERROR"),
+            (502, "INTERNAL_ERROR"),
+            (503, "UNAVAILABLE"),
+        ),
     ],
 )
 def test_an_http_exception_of_the_framework_becomes_ours_without_its_text(status: int, reason: str) -> None:

@@ -56,9 +56,7 @@ def test_exactly_ten_of_eleven_requests_pass_ten_per_minute(start: float) -> Non
     burst=st.integers(1, 500),
     steps=st.lists(st.tuples(st.floats(0, 90), st.floats(0, 1)), min_size=1, max_size=60),
 )
-def test_no_window_admits_more_than_burst_and_rate(
-    rate: float, burst: int, steps: list[tuple[float, float]]
-) -> None:
+def test_no_window_admits_more_than_burst_and_rate(rate: float, burst: int, steps: list[tuple[float, float]]) -> None:
     clock, limit = Clock(12_345.678), Limit(rate, burst)
     limiter = RateLimiter(clock)
     admitted: list[tuple[float, float]] = []
@@ -134,9 +132,7 @@ def test_a_cost_above_the_burst_is_refused_for_good(limiter: RateLimiter, cost: 
 
 
 @pytest.mark.parametrize("cost", [-1.0, math.nan])
-def test_a_cost_that_is_no_number_of_units_is_an_error_and_changes_nothing(
-    limiter: RateLimiter, cost: float
-) -> None:
+def test_a_cost_that_is_no_number_of_units_is_an_error_and_changes_nothing(limiter: RateLimiter, cost: float) -> None:
     with pytest.raises(ValueError, match="number of units"):
         limiter.take("a", per_minute(1), cost)
     assert [limiter.take("a", per_minute(1)).allowed for _ in range(2)] == [True, False]

@@ -42,7 +42,7 @@ def server(directory: DataDirectory) -> Iterator[subprocess.Popen[bytes]]:
 def test_only_its_owner_can_look_into_the_directory(directory: DataDirectory) -> None:
     folders = [directory.root, *(path for path in directory.root.iterdir() if path.is_dir())]
     assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
-    assert {folder.name for folder in folders} == {"data", "files", "models", "logs", "backups", "plugins"}
+    assert {folder.name for folder in folders} == {"data", "files", "models", "logs", "backups", "plugins", "uploads"}
 
 
 def test_a_directory_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -313,9 +313,7 @@ async def test_crashes_far_apart_do_not_open_the_circuit(start: Start) -> None:
 
 async def test_of_eight_calls_at_once_only_the_one_that_crashes_fails(start: Start) -> None:
     worker = start()
-    calls = [
-        worker.call("crash" if n == 3 else "echo", {} if n == 3 else {"n": n}, timeout_s=20) for n in range(8)
-    ]
+    calls = [worker.call("crash" if n == 3 else "echo", {} if n == 3 else {"n": n}, timeout_s=20) for n in range(8)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results.pop(3), WorkerCrashed)
     assert results == [({"n": n}, b"") for n in range(8) if n != 3]

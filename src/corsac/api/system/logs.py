@@ -42,9 +42,7 @@ class LogsRouter(BaseRouter):
     prefix = "/api/admin"
     tag = "logs"
 
-    def __init__(
-        self, errors: ServiceErrorHandler, limiter: RateLimiter, *, store: LogStore, sink: LogSink
-    ) -> None:
+    def __init__(self, errors: ServiceErrorHandler, limiter: RateLimiter, *, store: LogStore, sink: LogSink) -> None:
         super().__init__(errors, limiter)
         self.store = store
         self.sink = sink

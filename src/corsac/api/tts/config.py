@@ -24,6 +24,6 @@ class TTSConfigModel(ServiceConfigModel):
         "signal",
         description="What is measured where a request does not say: nothing, the signal, or also what is heard of it.",
     )
-    max_text_chars: int = Field(5000, ge=1, le=100_000, description="Characters in one request's text.")
+    max_text_chars: int = Field(5000, ge=1, le=20_000, description="Characters in one request's text.")
     max_audio_s: float = Field(600.0, ge=1, le=3600, description="Seconds of audio in one upload.")
     max_synthesis_s: float = Field(60.0, ge=1, le=600, description="Seconds that one synthesis may take.")

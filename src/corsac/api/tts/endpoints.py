@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import Path, Query, Request
 from starlette.responses import FileResponse, Response
 
 from corsac.api.tts.config import TTSConfigModel
+from corsac.api.tts.formats import FORMATS
 from corsac.api.tts.listening import LISTENING_ERRORS
 from corsac.api.tts.schemas import (
     AudioValidation,
@@ -83,24 +83,23 @@ class TTSServiceRouter(ConfigEndpointMixin, RateLimitingMixin, FileUploadMixin, 
         "/synthesize",
         per_minute=60,
         raises=REQUEST_ERRORS + ENGINE_ERRORS,
-        produces=("application/json", "audio/*"),
+        produces=("application/json", *FORMATS),
         idempotent_key=True,
     )
     async def synthesize(self, body: SynthesisRequest, call: Call) -> SynthesisResult | FileResponse:
         """Speak one text.
 
-        The answer describes the audio and where it is; with `Accept: audio/*` it is the audio itself.
+        The answer describes the audio and where it is. With an audio type in `Accept` it is the audio itself, in that
+        format unless the body names one.
         """
+        wanted = FORMATS.get(call.media_type)
+        if wanted and body.format is None:
+            body = body.model_copy(update={"format": wanted})
         result = await self.manager.synthesize(body, call)
-        if call.media_type == "audio/*":
+        if wanted:
             artifact = await self.manager.audio(result.id, call)
             return download(artifact, location=result.url, served_by=result.served_by)
         return result
-
-    @property
-    def upload_folder(self) -> FilePath:  # type: ignore[override]
-        """Where files are while they come in."""
-        return self.manager.uploads
 
     @post(
         "/transcribe",

@@ -15,3 +15,5 @@ MEDIA_TYPES: Mapping[AudioFormat, str] = MappingProxyType(
 SUFFIXES: Mapping[AudioFormat, str] = MappingProxyType(
     {"wav": ".wav", "mp3": ".mp3", "ogg": ".ogg", "flac": ".flac", "opus": ".opus"}
 )
+FORMATS: Mapping[str, AudioFormat] = MappingProxyType({media_type: name for name, media_type in MEDIA_TYPES.items()})
+"""The format of a media type."""

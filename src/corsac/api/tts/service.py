@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from corsac.api.tts.config import TTSConfigModel
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from corsac.core.call import Call
 
 AUDIO = "audio"
-UPLOADS = "uploads"
+STARTING_S = 10.0  # longest wait for an engine that is starting
 
 
 class TextNotSpeakable(Invalid):
@@ -103,6 +101,27 @@ class Candidate:
     voice: Voice
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one attempt came to.
+
+    Args:
+        speech: What the engine said.
+        candidate: The engine and the voice.
+        fell_back: Whether it was not the first choice.
+        verdict: `ok`, or what is wrong with the audio.
+        quality: A `QualityReport` as JSON, or None where nothing was measured.
+        content: The encoded file; empty unless the verdict is `ok`.
+    """
+
+    speech: Speech
+    candidate: Candidate
+    fell_back: bool
+    verdict: str
+    quality: dict[str, Any] | None
+    content: bytes
+
+
 class TTSServiceManager(Part):
     """Speaks texts and keeps the audio."""
 
@@ -116,16 +135,11 @@ class TTSServiceManager(Part):
             idle_stop_s=300,
         )
         self.listener = Listener(context, self.bench, lambda: self.config)
-        self.uploads = context.artifacts.root / UPLOADS
 
     @property
     def config(self) -> TTSConfigModel:
         """The present configuration; read it once per operation."""
         return cast(TTSConfigModel, self.context.config.current)
-
-    async def start(self) -> None:
-        """Make a place for uploads, and remove what a killed server left there."""
-        await asyncio.to_thread(_emptied, self.uploads)
 
     async def stop(self) -> None:
         """End the workbench."""
@@ -151,51 +165,31 @@ class TTSServiceManager(Part):
         config = self.config
         text = speakable(request.text, config.max_text_chars)
         language = request.language or detect_language(text) or config.language
-        engines = [
-            cast(SpeechEngine, each) for each in await self.context.registry.engines("speech", call.remaining_s(10))
-        ]
-        candidates = choose(engines, request, language)
+        candidates = await self._candidates(request, language, call)
         audio_format = request.format or config.format
         quality = request.quality or config.quality
-        for attempt in (1, 2):
-            speech, candidate, fell_back = await self._speak(candidates, text, request.speed, call)
-            finished, content = await self._finish(speech, text, audio_format, quality, call)
-            verdict = finished["verdict"]
-            if verdict == "ok" and quality == "full":
-                verdict = await self._listen(finished["quality"], speech, candidate.voice, text, call)
-            if verdict == "ok":
-                break
-            self.context.logger.warning(
-                "unusable audio", verdict=verdict, engine=candidate.engine.name, attempt=attempt
-            )
-        else:
-            raise AudioUnusable(f"The audio was {verdict}, twice.")
-        artifact = await self.context.artifacts.put(
-            AUDIO,
-            content,
-            owner=call.principal.id,
-            media_type=MEDIA_TYPES[audio_format],
-            suffix=SUFFIXES[audio_format],
-            detail={
-                "voice": candidate.voice.id,
-                "engine": candidate.engine.name,
-                "quality": finished["quality"],
-            },
-        )
+        work = partial(self._make, candidates, text, request.speed, audio_format, quality, call)
+        made = await work()
+        if retried := made.verdict != "ok":
+            self.context.logger.warning("unusable audio", verdict=made.verdict, engine=made.candidate.engine.name)
+            made = await work()
+        if made.verdict != "ok":
+            raise AudioUnusable(f"The audio was {made.verdict}, twice.")
+        artifact = await self._keep(made, audio_format, call)
         return SynthesisResult(
             id=artifact.id,
             url=f"/api/tts/audio/{artifact.id}",
             format=audio_format,
             media_type=artifact.media_type,
             size_bytes=artifact.size_bytes,
-            duration_s=round(finished["duration_s"], 3),
-            rate_hz=speech.rate_hz,
-            voice=candidate.voice.id,
-            language=candidate.voice.language,
-            served_by=candidate.engine.name,
-            degraded=fell_back or self._better_is_missing(candidate, language, request),
-            retried=attempt > 1,
-            quality=QualityReport.model_validate(finished["quality"]) if finished["quality"] else None,
+            duration_s=round(made.speech.duration_s, 3),
+            rate_hz=made.speech.rate_hz,
+            voice=made.candidate.voice.id,
+            language=made.candidate.voice.language,
+            served_by=made.candidate.engine.name,
+            degraded=made.fell_back or self._better_is_missing(made.candidate, language, request),
+            retried=retried,
+            quality=QualityReport.model_validate(made.quality) if made.quality else None,
         )
 
     async def voices(self, language: str, engine: str, limit: int, cursor: str) -> Page[VoiceView]:
@@ -250,9 +244,29 @@ class TTSServiceManager(Part):
         ]
         return Page(items=items, next_cursor=self.context.cursors.sign(following) if following else None)
 
-    async def _speak(
-        self, candidates: Sequence[Candidate], text: str, speed: float, call: Call
-    ) -> tuple[Speech, Candidate, bool]:
+    async def _candidates(self, request: SynthesisRequest, language: str, call: Call) -> list[Candidate]:
+        """Who could speak; an engine that is just starting is waited for before anybody is told no."""
+        registry = self.context.registry
+        while True:
+            engines = await registry.engines("speech", call.remaining_s(STARTING_S))
+            try:
+                return choose([cast(SpeechEngine, each) for each in engines], request, language)
+            except (EngineUnknown, VoiceUnknown, LanguageNotSpoken):
+                if await registry.another_started("speech", call.remaining_s(STARTING_S)):
+                    continue
+                registry.check_engine("speech", request.engine)
+                raise
+
+    async def _make(
+        self,
+        candidates: Sequence[Candidate],
+        text: str,
+        speed: float,
+        audio_format: AudioFormat,
+        quality: str,
+        call: Call,
+    ) -> Made:
+        """Speak and finish once, by the first candidate that works."""
         at_most = self.config.max_synthesis_s
 
         async def ask(candidate: Candidate) -> tuple[Speech, Candidate]:
@@ -263,13 +277,25 @@ class TTSServiceManager(Part):
         asked = [(each.engine.name, partial(ask, each)) for each in candidates]
         served = await self.context.errors.first_that_works("synthesize", asked)
         speech, candidate = served.value
-        return speech, candidate, served.degraded
-
-    async def _finish(
-        self, speech: Speech, text: str, audio_format: AudioFormat, quality: str, call: Call
-    ) -> tuple[dict[str, Any], bytes]:
         arguments = {"rate_hz": speech.rate_hz, "format": audio_format, "text": text, "quality": quality}
-        return await self.bench.call("finish", arguments, speech.waveform, timeout_s=call.remaining_s(60))
+        finished, content = await self.bench.call(
+            "finish", arguments, speech.waveform, timeout_s=call.remaining_s(at_most)
+        )
+        verdict = finished["verdict"]
+        if verdict == "ok" and quality == "full":
+            verdict = await self._listen(finished["quality"], speech, candidate.voice, text, call)
+        return Made(speech, candidate, served.degraded, verdict, finished["quality"], content)
+
+    async def _keep(self, made: Made, audio_format: AudioFormat, call: Call) -> Artifact:
+        voice = made.candidate.voice
+        return await self.context.artifacts.put(
+            AUDIO,
+            made.content,
+            owner=call.principal.id,
+            media_type=MEDIA_TYPES[audio_format],
+            suffix=SUFFIXES[audio_format],
+            detail={"voice": voice.id, "engine": voice.engine, "quality": made.quality},
+        )
 
     async def _listen(self, report: dict[str, Any], speech: Speech, voice: Voice, text: str, call: Call) -> str:
         """Add the round trip to a report; returns the verdict that follows from it."""
@@ -292,12 +318,6 @@ class TTSServiceManager(Part):
             and each.part is not chosen.engine
             for each in entries
         )
-
-
-def _emptied(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in folder.glob("upload-*"):
-        each.unlink()
 
 
 def speakable(text: str, max_chars: int) -> str:

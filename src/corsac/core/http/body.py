@@ -68,9 +68,7 @@ def parse_json(body: bytes) -> Any:
     Raises:
         InvalidRequest: One of its subclasses says what is wrong.
     """
-    if (
-        body.startswith(BYTE_ORDER_MARKS) or b"\0" in body[:4]
-    ):  # JSON in UTF-16 or UTF-32 has NUL among its first bytes
+    if body.startswith(BYTE_ORDER_MARKS) or b"\0" in body[:4]:  # JSON in UTF-16 or UTF-32 has NUL among its first bytes
         raise InvalidEncoding
     try:
         text = body.decode("utf-8")

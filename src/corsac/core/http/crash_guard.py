@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CALL = "corsac.call"
 """Key of the `Call` in the ASGI scope."""
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+PAGES = (b"text/html", b"image/svg", b"application/xhtml")
 EXEMPT_WHILE_DRAINING = frozenset({"/livez", "/readyz", "/startupz"})
 
 
@@ -47,6 +48,7 @@ class CrashGuard:
         streams: Learns which answers are streamed.
         draining: Whether new work is refused because the server is shutting down.
         headers: Response headers of every answer.
+        page_headers: Response headers of pages besides.
         proxies: Tell the client's address from their own.
         random_bits: Makes the number in a request id.
     """
@@ -59,6 +61,7 @@ class CrashGuard:
         streams: OpenStreams,
         draining: Callable[[], bool],
         headers: list[tuple[bytes, bytes]],
+        page_headers: list[tuple[bytes, bytes]],
         proxies: TrustedProxies,
         random_bits: Callable[[int], int] = random.getrandbits,
     ) -> None:
@@ -67,6 +70,7 @@ class CrashGuard:
         self.streams = streams
         self.draining = draining
         self.headers = headers
+        self.page_headers = page_headers
         self.proxies = proxies
         self.random_bits = random_bits
 
@@ -102,6 +106,11 @@ class CrashGuard:
         return Call(request_id.decode(), peer=self.proxies.peer(scope))
 
 
+def is_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer is something that a browser would render: HTML or SVG."""
+    return any(name == b"content-type" and value.startswith(PAGES) for name, value in headers)
+
+
 class _Answer:
     """One answer on its way out."""
 
@@ -116,8 +125,10 @@ class _Answer:
         if kind == "http.response.start" or kind == "websocket.http.response.start":
             self.started = True
             self.call.status = message["status"]
+            headers = message.get("headers", ())
             message["headers"] = [
-                *message.get("headers", ()),
+                *headers,
+                *(self.guard.page_headers if is_page(headers) else ()),
                 (b"x-request-id", self.call.request_id.encode()),
                 *self.guard.headers,
                 *self.call.headers,

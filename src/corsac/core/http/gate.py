@@ -180,9 +180,7 @@ class RouteGate:
 
     def _too_large(self) -> BodyTooLarge:
         # The rest of the body is not read, so the connection cannot be used again.
-        return BodyTooLarge(
-            f"The body may have {self.policy.max_body_bytes} bytes.", headers={"Connection": "close"}
-        )
+        return BodyTooLarge(f"The body may have {self.policy.max_body_bytes} bytes.", headers={"Connection": "close"})
 
 
 class SocketGate(RouteGate):

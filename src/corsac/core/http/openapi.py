@@ -114,9 +114,7 @@ def answerable_errors(route: Route, scope: str, *, has_body: bool, has_query: bo
     return sorted({*classes, *route.raises}, key=lambda each: (each.status, each.reason))
 
 
-def documented_errors(
-    route: Route, scope: str, *, has_body: bool, has_query: bool
-) -> dict[int | str, dict[str, Any]]:
+def documented_errors(route: Route, scope: str, *, has_body: bool, has_query: bool) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation: one entry a status, with an example for each reason."""
     documented: dict[int | str, dict[str, Any]] = {}
     for each in answerable_errors(route, scope, has_body=has_body, has_query=has_query):
@@ -161,9 +159,7 @@ def documented_events(events: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def openapi_document(
-    title: str, version: str, description: str, routes: Sequence[BaseRoute]
-) -> dict[str, Any]:
+def openapi_document(title: str, version: str, description: str, routes: Sequence[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of `routes`."""
     document = get_openapi(title=title, version=version, description=description, routes=routes)
     components = document.setdefault("components", {})

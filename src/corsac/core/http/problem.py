@@ -42,9 +42,7 @@ def from_framework(error: Exception) -> CorsacError | None:
     return None
 
 
-def problem_document(
-    error: CorsacError, request_id: str, service: str = "", operation: str = ""
-) -> dict[str, Any]:
+def problem_document(error: CorsacError, request_id: str, service: str = "", operation: str = "") -> dict[str, Any]:
     """The members of the problem document of one failed request.
 
     Args:

@@ -225,9 +225,7 @@ class RateLimiter:
 
 def _unpayable(cost: float, limit: Limit) -> Exception:
     if cost > limit.burst:
-        return CostTooLarge(
-            f"This costs {cost:.6g} units, and no more than {limit.burst} are ever admitted at once."
-        )
+        return CostTooLarge(f"This costs {cost:.6g} units, and no more than {limit.burst} are ever admitted at once.")
     return ValueError(f"A cost is a number of units from 0, not {cost}.")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from corsac.core.exceptions import DataDirectoryLocked, StartRefused
 from corsac.core.storage.files import write_atomically
 
-FOLDERS = ("files", "models", "logs", "backups", "plugins")
+FOLDERS = ("files", "uploads", "models", "logs", "backups", "plugins")
 LOCK_TRIES = 3
 LOCK_PAUSE_S = 0.02
 
@@ -60,6 +60,11 @@ class DataDirectory:
     def files(self) -> Path:
         """Generated and uploaded files, in one folder per kind."""
         return self.root / "files"
+
+    @property
+    def uploads(self) -> Path:
+        """Files on their way in; what lies here at a start was left behind."""
+        return self.root / "uploads"
 
     @property
     def models(self) -> Path:

@@ -16,9 +16,7 @@ async def resident_bytes(pid: int) -> int:
     """Resident memory of process `pid` in bytes; 0 when there is no such process."""
     if sys.platform == "linux":
         return _resident_pages(pid) * os.sysconf("SC_PAGE_SIZE")
-    ps = await asyncio.create_subprocess_exec(
-        "/bin/ps", "-o", "rss=", "-p", str(pid), stdout=asyncio.subprocess.PIPE
-    )
+    ps = await asyncio.create_subprocess_exec("/bin/ps", "-o", "rss=", "-p", str(pid), stdout=asyncio.subprocess.PIPE)
     output, _ = await ps.communicate()
     return int(output or b"0") * 1024
 

@@ -23,9 +23,7 @@ class OutputLog:
         monotonic: Seconds on a clock that never goes back.
     """
 
-    def __init__(
-        self, logger: Logger | None, worker: str, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, logger: Logger | None, worker: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._worker = worker
         self._monotonic = monotonic

@@ -236,9 +236,7 @@ class Worker:
         self._child = None
         if child.ended_by == "memory":
             limit_mib = self._memory_limit_bytes >> 20
-            error: CorsacError = WorkerOutOfMemory(
-                f"The work needed more than the {limit_mib} MiB it may use."
-            )
+            error: CorsacError = WorkerOutOfMemory(f"The work needed more than the {limit_mib} MiB it may use.")
         elif child.ended_by:
             return self._stopped()
         else:
@@ -261,9 +259,7 @@ class Worker:
             if answer.code == "MemoryError":
                 raise WorkerOutOfMemory
             if answer.code == "MessageTooLarge":
-                raise TooLarge(
-                    "The result is over the 256 MiB that can be handed over; ask for less at once."
-                )
+                raise TooLarge("The result is over the 256 MiB that can be handed over; ask for less at once.")
             raise WorkerError(answer.code, answer.detail)
         self.last_success_at = self._monotonic()
         return answer.result
