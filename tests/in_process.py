@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import structlog
+from starlette.routing import WebSocketRoute
 
 from corsac.core.base_router import StrictRoute
 from corsac.core.http.application import Application
@@ -37,8 +38,8 @@ class Running:
 
     @property
     def routes(self) -> list[StrictRoute]:
-        """Everything that is mounted; anything else than our own kind of route is an error."""
-        foreign = [route for route in self.app.router.routes if not isinstance(route, StrictRoute)]
+        """Everything but sockets that is mounted; anything else than our own kind of route is an error."""
+        foreign = [each for each in self.app.router.routes if not isinstance(each, StrictRoute | WebSocketRoute)]
         assert not foreign
         return [route for route in self.app.router.routes if isinstance(route, StrictRoute)]
 

@@ -23,7 +23,7 @@ SOURCE = HOME / "src" / "corsac"
 PYPROJECT = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))
 TARGET = re.compile(r"(corsac(?:\.\w+)+)(?::\w+)?")
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "process", "handle", "manage", "data", "info"}
-BOASTFUL_NAMES = {"enhanced", "advanced", "comprehensive", "v2", "new", "old", "backup"}
+BOASTFUL_NAMES = {"enhanced", "advanced", "comprehensive", "v2", "new", "old"}
 KNOW_UVICORN = frozenset({"corsac.core.http.server", "corsac.core.http.protocol", "corsac.core.http.lifespan"})
 SEE_THE_ENVIRONMENT = {
     "corsac.settings": "reads it",

@@ -15,12 +15,13 @@ import pytest_asyncio
 pytest.register_assert_rewrite("tests.plan")
 
 from tests.in_process import Running, running  # noqa: E402
-from tests.plan import phase1, phase1_logs_and_config, phase2, phase5  # noqa: E402
+from tests.plan import phase1, phase1_logs_and_config, phase2, phase3, phase5  # noqa: E402
 from tests.plan.checklist import PLAN, NotBuilt, Requirement, points, proved_in, require  # noqa: E402
 from tests.plan.probe import PROBE  # noqa: E402
 from tests.plan.unbuilt import unbuilt  # noqa: E402
+from tests.plugins.fountain import SERVICE as FOUNTAIN  # noqa: E402
 
-PROVED = [each for phase in (phase1, phase1_logs_and_config, phase2, phase5) for each in proved_in(phase)]
+PROVED = [each for phase in (phase1, phase1_logs_and_config, phase2, phase3, phase5) for each in proved_in(phase)]
 WAITING = [Requirement(each, partial(require, part=part)) for each, part in unbuilt().items()]
 
 
@@ -36,7 +37,7 @@ def waiting_row(requirement: Requirement) -> object:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     folder = tmp_path_factory.mktemp("data")
-    async with running(folder, services=[PROBE], log_level="info", requests_per_minute=100_000) as server:
+    async with running(folder, services=[PROBE, FOUNTAIN], log_level="info", requests_per_minute=100_000) as server:
         yield server
 
 

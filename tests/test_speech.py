@@ -81,7 +81,7 @@ def test_another_decoder_decodes_it_to_its_duration(spoken: dict[str, Any], file
 
 def test_every_measure_is_a_number_or_has_a_reason(spoken: dict[str, Any]) -> None:
     quality = spoken["quality"]
-    measures = {name: value for name, value in quality.items() if name not in ("reasons", "findings")}
+    measures = {name: value for name, value in quality.items() if name not in ("reasons", "findings", "round_trip")}
     missing = {name for name, value in measures.items() if value is None}
     assert missing == set(quality["reasons"]) == {"intelligibility"}
     assert all(math.isfinite(value) for value in measures.values() if value is not None)

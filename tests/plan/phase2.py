@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 
 import pytest
 from tests.in_process import Running
@@ -56,3 +57,26 @@ async def every_result_comes_with_measures(server: Running) -> None:
     assert all(quality[name] is not None for name in ("clarity", "naturalness", "snr_db", "words_per_min"))
     none = await server.owner.post(SPEAK, json={"text": "Hello.", "quality": "off"})
     assert none.json()["quality"] is None
+
+
+@proves("2.3.c")
+async def uploads_go_to_disk_with_limits_and_are_gone_afterwards(server: Running) -> None:
+    too_large = await server.owner.post("/api/tts/validate-audio", files={"file": ("a.wav", b"x" * (65 << 20))})
+    assert (too_large.status_code, too_large.json()["reason"]) == (413, "BODY_TOO_LARGE")
+    torn = await server.owner.post("/api/tts/validate-audio", files={"file": ("../a.wav", b"RIFF")})
+    assert torn.status_code in (415, 422)
+    assert not list(server.corsac.directory.uploads.iterdir())
+
+
+@proves("2.3.+1")
+async def audio_is_judged_by_its_content(server: Running) -> None:
+    tone = b"".join(int(9000 * math.sin(n / 9)).to_bytes(2, "little", signed=True) for n in range(16_000))
+    header = b"RIFF" + (36 + len(tone)).to_bytes(4, "little") + b"WAVEfmt " + bytes.fromhex("10000000 0100 0100")
+    header += (16_000).to_bytes(4, "little") + (32_000).to_bytes(4, "little") + bytes.fromhex("0200 1000") + b"data"
+    wav = header + len(tone).to_bytes(4, "little") + tone
+    answer = await server.owner.post("/api/tts/validate-audio", files={"file": ("tone.wav", wav, "audio/wav")})
+    found = answer.json()
+    assert answer.status_code == 200, answer.text
+    assert (found["rate_hz"], found["channels"], round(found["duration_s"], 3)) == (16_000, 1, 1.0)
+    wrong = await server.owner.post("/api/tts/validate-audio", files={"file": ("tone.mp3", wav, "audio/mpeg")})
+    assert (wrong.status_code, wrong.json()["reason"]) == (415, "AUDIO_TYPE_MISMATCH")

@@ -17,16 +17,7 @@ WHOLE_SERVICES = {
     "4.3": "corsac.api.caption.endpoints",
 }
 PARTS = {
-    "2.3.c": "POST /api/tts/validate-audio",
     "2.3.d": "POST /api/tts/voices/clone",
-    "2.3.+1": "POST /api/tts/validate-audio",
-    "3.1.a": "corsac.core.streaming_mixin:StreamingResponseMixin",
-    "3.1.b": "corsac.core.streaming_mixin:StreamingResponseMixin",
-    "3.1.c": "corsac.core.event_handlers:EventRouter",
-    "3.1.d": "corsac.core.streams.websocket",
-    "3.1.e": "corsac.core.streaming_mixin:StreamingResponseMixin",
-    "3.1.+1": "corsac.core.streams.hub",
-    "3.1.+2": "corsac.core.streams.hub",
     "5.1.c": "corsac.core.load.concurrency",
     "5.1.d": "~security.*(event|audit)",
     "5.1.e": "GET /api/security/config",

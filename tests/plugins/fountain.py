@@ -11,6 +11,7 @@ from pydantic import Field
 from corsac.core.base_router import BaseServiceRouter, get, post, websocket
 from corsac.core.bodies import Reply, RequestBody
 from corsac.core.call import Call
+from corsac.core.config_mixin import ConfigEndpointMixin
 from corsac.core.config_model import ServiceConfigModel
 from corsac.core.exceptions import Conflict
 from corsac.core.health_checks import Check
@@ -72,7 +73,7 @@ class Fountain(Part):
             self.finished += 1
 
 
-class FountainRouter(StreamingResponseMixin, BaseServiceRouter[Fountain]):
+class FountainRouter(ConfigEndpointMixin, StreamingResponseMixin, BaseServiceRouter[Fountain]):
     """Streams of every kind."""
 
     service_name = "fountain"

@@ -10,7 +10,7 @@ from tests.conftest import ClientOf
 from corsac.core.call import Call
 from corsac.core.exceptions import HostNotAllowed, OriginNotAllowed
 from corsac.core.http.crash_guard import CALL
-from corsac.security.security_middleware import PAGE_HEADERS, OriginPolicy, SecurityMiddleware
+from corsac.security.security_middleware import PAGE_HEADERS, RESPONSE_HEADERS, OriginPolicy, SecurityMiddleware
 
 OURS = "localhost localhost:8000 LOCALHOST:1 127.0.0.1:65535 [::1] [::1]:80 CORSAC.example:443 [2001:db8::1]:80"
 FOREIGN = """
@@ -140,4 +140,4 @@ def test_no_page_of_ours_runs_inline_scripts_or_is_framed() -> None:
     assert b"script-src 'self';" in policy
     assert b"frame-ancestors 'none'" in policy
     assert b"unsafe" not in policy
-    assert dict(PAGE_HEADERS)[b"x-content-type-options"] == b"nosniff"
+    assert dict(RESPONSE_HEADERS)[b"x-content-type-options"] == b"nosniff"

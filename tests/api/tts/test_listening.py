@@ -68,7 +68,7 @@ def tone(seconds: float = 1.0, rate_hz: int = 44_100, audio_format: str = "flac"
 async def upload(server: Running, path: str, content: bytes, name: str = "a", **fields: str) -> httpx.Response:
     files = {"file": (name, content, "application/octet-stream")}
     answer = await server.owner.post(path, files=files, data=fields)
-    assert not list((server.corsac.directory.files / "uploads").iterdir()), "An upload was left behind."
+    assert not list(server.corsac.directory.uploads.iterdir()), "An upload was left behind."
     return answer
 
 
