@@ -14,10 +14,12 @@ from corsac.core.base_router import get, patch, post, put
 from corsac.core.bodies import RequestBody
 from corsac.core.call import Call
 from corsac.core.config_store import ConfigStore, ServiceConfigModel
-from corsac.core.config_views import ConfigDiff, ConfigVersion, ConfigView, Preview
+from corsac.core.config_views import CONFIG_CHANGED, ConfigDiff, ConfigVersion, ConfigView, Preview
 from corsac.core.exceptions import ConfigVersionConflict, ConfigVersionNotFound, Invalid, UnsafeConfig
 from corsac.core.identity import ADMIN
+from corsac.core.routed_event import Where
 from corsac.core.service import ServiceContext
+from corsac.core.streaming_mixin import EventStreamResponse, StreamingResponseMixin
 
 IfMatch = Annotated[
     str | None,
@@ -35,8 +37,8 @@ class ConfigEdit(RequestBody):
     values: dict[str, Any] = Field(max_length=200, description="New values by field.", examples=[{"timeout_s": 30}])
 
 
-class ConfigEndpointMixin:
-    """Endpoints under `/config`: read, change, try, and go back."""
+class ConfigEndpointMixin(StreamingResponseMixin):
+    """Endpoints under `/config`: read, change, try, go back, and follow."""
 
     config_model: ClassVar[type[ServiceConfigModel]]
     context: ServiceContext
@@ -129,6 +131,12 @@ class ConfigEndpointMixin:
         """Take back everything that the API set."""
         view = await self.config.reset(author=call.principal.id, if_match=if_match, force=force, reason=reason or None)
         return self._tagged(view, call)
+
+    @get("/config/events", scope=ADMIN, while_down=True, events={"config_changed": dict[str, Any]})
+    async def config_events(self, call: Call) -> EventStreamResponse:
+        """Changes as they happen."""
+        where = Where(frozenset({CONFIG_CHANGED}), frozenset({self.context.name}))
+        return self.create_streaming_response(self.context.events.follow(None, where), call)
 
     @staticmethod
     def _tagged(view: ConfigView, call: Call) -> ConfigView:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field
 from corsac.core.bodies import Reply
 from corsac.core.exceptions import FieldError
 
+CONFIG_CHANGED = "config_changed"
+CONFIG_REJECTED = "config_rejected"
+"""Types of the events that tell of a change, and of a file that was refused."""
 Model = TypeVar("Model", bound=BaseModel)
 Origin = Literal["default", "file", "api", "environment"]
 Source = Literal["api", "file", "rollback"]
@@ -88,3 +91,9 @@ class ConfigChange(Generic[Model]):
     after: Model
     changes: dict[str, FieldChange]
     restart_needed: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """What the event says of it; secrets are masked."""
+        changes = {name: change.model_dump(mode="json") for name, change in self.changes.items()}
+        told = {"version": self.version, "author": self.author, "source": self.source, "changes": changes}
+        return told | {"restart_needed": self.restart_needed}

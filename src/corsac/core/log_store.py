@@ -38,6 +38,8 @@ class LogStore:
         self.max_bytes = max_bytes
         self._lines: deque[_Stored] = deque()
         self._n_bytes = 0
+        self.n_added = 0
+        """Lines since the start, those that are gone included."""
         self._lock = threading.Lock()
         self._counted: dict[tuple[str, str], Counter] = {}
         registry = registry or CollectorRegistry()
@@ -64,6 +66,7 @@ class LogStore:
         stored = _Stored(at, LEVELS[level], service, line)
         with self._lock:
             self._lines.append(stored)
+            self.n_added += 1
             self._n_bytes += len(line)
             while len(self._lines) > self.capacity or self._n_bytes > self.max_bytes:
                 self._n_bytes -= len(self._lines.popleft().line)
@@ -83,6 +86,7 @@ class LogStore:
         since: datetime | None = None,
         q: str | None = None,
         limit: int = 200,
+        newest: int | None = None,
     ) -> list[dict[str, Any]]:
         """The newest lines that fit all conditions, newest last.
 
@@ -92,6 +96,7 @@ class LogStore:
             since: Lines of this moment or later; without a time zone it is UTC.
             q: Text that the line contains; A to Z match a to z.
             limit: Most lines.
+            newest: Look at so many of the newest lines only; None: at all.
 
         Raises:
             InvalidChoice: There is no such level; the error lists them.
@@ -103,7 +108,7 @@ class LogStore:
         # As it stands in a JSON line.
         text = orjson.dumps((q or "").encode(errors="replace").decode())[1:-1].lower()
         with self._lock:
-            lines = list(self._lines)
+            lines = list(self._lines)[-newest if newest else None :]
         found: list[dict[str, Any]] = []
         for stored in reversed(lines):
             if len(found) >= limit:

@@ -101,9 +101,11 @@ class ServiceRegistry:
 
     Args:
         now: Epoch seconds.
+        on_move: Told of every change of state.
     """
 
     now: Callable[[], float] = time.time
+    on_move: Callable[[Entry], object] | None = None
     _entries: dict[str, Entry] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -178,6 +180,8 @@ class ServiceRegistry:
         entry.detail, entry.hint = (why.detail, why.hint) if why else ("", None)
         if state is State.READY:
             entry.attempts = 0
+        if self.on_move is not None:
+            self.on_move(entry)
         self._changed.set()
         self._changed = asyncio.Event()
 
