@@ -2,20 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := espeak piper transcribe
-export CORSAC_TEST_VOICE := $(CURDIR)/.venv/test-data/models/folders/piper@en_US-joe-medium
+MODELS := $(CURDIR)/.venv/test-data/models/folders
+export CORSAC_TEST_VOICE := $(MODELS)/piper@en_US-joe-medium
+export CORSAC_TEST_WHISPER := $(MODELS)/whisper@tiny.en
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url \
   --python-version 3.11 --exclude-newer $$(date -u -d '7 days ago' +%Y-%m-%d) \
   $(EXTRAS:%=--extra %) --group build pyproject.toml
 
-.PHONY: run test test-slow check format bench lock clean system-packages voice
+.PHONY: run test test-slow check format bench lock clean system-packages models
 
 run: .venv/installed
 	$(BIN)/corsac serve
 
-test: .venv/tested system-packages voice
-	$(BIN)/python -m pytest -m "not slow"
+test: .venv/tested system-packages models
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
 
-test-slow: .venv/tested system-packages voice
+test-slow: .venv/tested system-packages models
 	$(BIN)/python -m pytest -m slow
 
 check: .venv/tested
@@ -42,9 +44,10 @@ lock:
 system-packages:
 	@sh tests/system-packages.sh
 
-# The starter voice, for the tests of its engine; without a network they are skipped and say so.
-voice: .venv/installed
-	-@CORSAC_DATA_DIRECTORY=.venv/test-data $(BIN)/corsac models pull piper:en_US-joe-medium
+# The starter models, for the tests of their engines; without a network they are skipped and say so.
+models: .venv/installed
+	-@for model in piper:en_US-joe-medium whisper:tiny.en; do \
+	  CORSAC_DATA_DIRECTORY=.venv/test-data $(BIN)/corsac models pull $$model; done
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -14,7 +14,7 @@ class TTSConfigModel(ServiceConfigModel):
     """Settings of the service `tts`."""
 
     language: str = Field(
-        "en",
+        "en-US",
         pattern=r"^[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8})*$",
         max_length=35,
         description="BCP 47 tag spoken where a text does not tell.",

@@ -64,7 +64,7 @@ def spoken_words(text: str) -> list[str]:
         >>> spoken_words("Dr. Lee's train: 10:30, 5 minutes late!")
         ['doctor', 'lees', 'train', 'ten', 'thirty', 'five', 'minutes', 'late']
     """
-    plain = unicodedata.normalize("NFKD", text.replace("’", "'").lower())
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text.replace("’", "'")).lower())
     plain = "".join(each for each in plain if not unicodedata.combining(each)).replace("'", "")
     plain = YEAR.sub(lambda match: f" {_cardinal(match[1])} {_cardinal(match[2])} ", plain)
     plain = GROUPED.sub(lambda match: match[0].replace(",", ""), plain)
