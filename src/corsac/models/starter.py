@@ -11,7 +11,7 @@ from corsac.models.store import ModelStore, PullProgress
 if TYPE_CHECKING:
     from corsac.core.logging_config import Logger
 
-STARTERS: dict[str, tuple[str, ...]] = {"none": (), "speech": ("piper:en_US-joe-medium",)}
+STARTERS: dict[str, tuple[str, ...]] = {"none": (), "speech": ("piper:en_US-joe-medium", "whisper:tiny.en")}
 """Names of models by the setting `starter`."""
 
 
