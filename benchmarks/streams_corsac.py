@@ -11,7 +11,7 @@ from fastapi import Query
 
 from corsac.core.base_router import BaseServiceRouter, get
 from corsac.core.call import Call
-from corsac.core.config_model import ServiceConfigModel
+from corsac.core.configuration.model import ServiceConfigModel
 from corsac.core.health_checks import Check
 from corsac.core.plugins import Plugin, PluginView
 from corsac.core.service import Part, ServiceContext, ServiceSpec

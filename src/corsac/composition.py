@@ -24,9 +24,9 @@ from corsac.api.system.registry import RegistryRouter
 from corsac.api.system.streams import StreamsRouter
 from corsac.core.background import Background
 from corsac.core.base_router import BaseRouter
-from corsac.core.config_file import ConfigFile
 from corsac.core.config_store import ConfigStore
-from corsac.core.config_views import CONFIG_CHANGED
+from corsac.core.configuration.file import ConfigFile
+from corsac.core.configuration.views import CONFIG_CHANGED
 from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.event_handlers import EventRouter
 from corsac.core.exceptions import AlreadyRegistered, StartRefused
@@ -41,9 +41,9 @@ from corsac.core.idempotency import IdempotencyStore
 from corsac.core.identity import OWNER, RESERVED_SCOPES, Identity
 from corsac.core.jobs.runner import JobRunner
 from corsac.core.load.rate_limiter import RateLimiter, per_minute
-from corsac.core.log_store import LogStore
 from corsac.core.logging_config import Logger, LogSink, get_api_logger, get_service_logger
 from corsac.core.logging_middleware import LoggingMiddleware
+from corsac.core.logs.store import LogStore
 from corsac.core.metrics import Metrics
 from corsac.core.paging import CursorSigner
 from corsac.core.plugins import ENGINES, SERVICES, Plugin, PluginView

@@ -8,8 +8,8 @@ from typing import Any
 
 from corsac.composition import Corsac
 from corsac.core.background import Background
-from corsac.core.config_file import ConfigFile, Rejection
-from corsac.core.config_views import CONFIG_REJECTED
+from corsac.core.configuration.file import ConfigFile, Rejection
+from corsac.core.configuration.views import CONFIG_REJECTED
 from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.event_handlers import EventRouter
 from corsac.core.exceptions import CorsacError, StartRefused
@@ -22,11 +22,11 @@ from corsac.core.identity import Identity
 from corsac.core.jobs.journal import SqliteJournal
 from corsac.core.jobs.runner import JobRunner
 from corsac.core.load.rate_limiter import RateLimiter
-from corsac.core.log_store import LogStore
 from corsac.core.logging_config import Logger, configure_logging, get_api_logger, get_service_logger
+from corsac.core.logs.redaction import SecretRedactor
+from corsac.core.logs.store import LogStore
 from corsac.core.metrics import Metrics
 from corsac.core.plugins import discover
-from corsac.core.redaction import SecretRedactor
 from corsac.core.service_initializers import ServiceInitializer
 from corsac.core.service_registry import Entry, ServiceRegistry
 from corsac.core.storage.artifacts import ArtifactStore

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from corsac.core.config_file import read_config_file
+from corsac.core.configuration.file import read_config_file
 from corsac.core.exceptions import StartRefused
 from corsac.core.validation import translate_validation_errors
 

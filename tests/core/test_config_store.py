@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import Field, SecretStr, model_validator
 
 from corsac.core.config_store import ConfigStore, ServiceConfigModel
-from corsac.core.config_views import ConfigChange
+from corsac.core.configuration.views import ConfigChange
 from corsac.core.exceptions import (
     ConfigVersionConflict,
     ConfigVersionNotFound,

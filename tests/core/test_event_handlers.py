@@ -14,9 +14,9 @@ from tests.conftest import Clock
 
 from corsac.core.event_handlers import EventRouter
 from corsac.core.logging_config import Logger
-from corsac.core.routed_event import RoutedEvent, Where
 from corsac.core.storage.database import Database
 from corsac.core.streams.event import Event
+from corsac.core.streams.routed_event import RoutedEvent, Where
 
 
 @pytest.fixture

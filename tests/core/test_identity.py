@@ -12,7 +12,7 @@ from tests.conftest import Clock
 from corsac.core.exceptions import NotFound, Unauthenticated
 from corsac.core.identity import ADMIN, ANY, OWNER, SESSION_S, TICKET_S, Identity, Principal, digest_of
 from corsac.core.logging_config import Logger
-from corsac.core.redaction import SecretRedactor
+from corsac.core.logs.redaction import SecretRedactor
 from corsac.core.storage.database import Database
 
 

@@ -16,7 +16,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from corsac.core.exceptions import InvalidChoice, InvalidId
-from corsac.core.log_store import LogStore
 from corsac.core.logging_config import (
     LibraryHandler,
     LogSink,
@@ -24,7 +23,8 @@ from corsac.core.logging_config import (
     get_api_logger,
     get_service_logger,
 )
-from corsac.core.redaction import SecretRedactor
+from corsac.core.logs.redaction import SecretRedactor
+from corsac.core.logs.store import LogStore
 
 CANARY = "canary-7f3a9c2e5b"
 

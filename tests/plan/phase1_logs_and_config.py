@@ -14,9 +14,9 @@ from tests.in_process import Running
 from tests.plan.checklist import proves
 from tests.plan.phase1 import counted, router_of
 
-from corsac.core.config_views import ConfigChange
-from corsac.core.log_file import LogFile
+from corsac.core.configuration.views import ConfigChange
 from corsac.core.logging_config import get_api_logger, get_service_logger
+from corsac.core.logs.file import LogFile
 
 
 @proves("1.3.a")

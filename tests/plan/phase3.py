@@ -10,8 +10,8 @@ from tests.in_process import Running
 from tests.plan.checklist import proves
 from tests.plugins.fountain import FountainRouter
 
-from corsac.core.routed_event import RoutedEvent, Where
 from corsac.core.streaming_mixin import StreamingResponseMixin
+from corsac.core.streams.routed_event import RoutedEvent, Where
 
 FLOW = "/api/fountain/flow"
 

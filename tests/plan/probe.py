@@ -11,7 +11,7 @@ from corsac.core.base_router import BaseServiceRouter, get, post
 from corsac.core.bodies import Reply, RequestBody
 from corsac.core.call import Call
 from corsac.core.config_mixin import ConfigEndpointMixin
-from corsac.core.config_model import ServiceConfigModel
+from corsac.core.configuration.model import ServiceConfigModel
 from corsac.core.exceptions import Conflict
 from corsac.core.health_checks import Check
 from corsac.core.service import Part, ServiceContext, ServiceSpec

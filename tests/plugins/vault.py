@@ -12,7 +12,7 @@ from corsac.core.base_router import BaseServiceRouter, post
 from corsac.core.bodies import Reply, RequestBody
 from corsac.core.call import Call
 from corsac.core.config_mixin import ConfigEndpointMixin
-from corsac.core.config_model import ServiceConfigModel
+from corsac.core.configuration.model import ServiceConfigModel
 from corsac.core.health_checks import Check
 from corsac.core.service import EngineContext, Part, ServiceContext, ServiceSpec
 

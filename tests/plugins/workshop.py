@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr
 from corsac.core.base_router import BaseServiceRouter, get, post
 from corsac.core.bodies import Reply, RequestBody
 from corsac.core.config_mixin import ConfigEndpointMixin
-from corsac.core.config_model import ServiceConfigModel
+from corsac.core.configuration.model import ServiceConfigModel
 from corsac.core.exceptions import InvalidId, MultipartInvalid, TooManyFields
 from corsac.core.health_checks import Check
 from corsac.core.router_mixins import FileUploadMixin

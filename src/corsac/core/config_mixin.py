@@ -14,12 +14,12 @@ from corsac.core.base_router import get, patch, post, put
 from corsac.core.bodies import RequestBody
 from corsac.core.call import Call
 from corsac.core.config_store import ConfigStore, ServiceConfigModel
-from corsac.core.config_views import CONFIG_CHANGED, ConfigDiff, ConfigVersion, ConfigView, Preview
+from corsac.core.configuration.views import CONFIG_CHANGED, ConfigDiff, ConfigVersion, ConfigView, Preview
 from corsac.core.exceptions import ConfigVersionConflict, ConfigVersionNotFound, Invalid, UnsafeConfig
 from corsac.core.identity import ADMIN
-from corsac.core.routed_event import Where
 from corsac.core.service import ServiceContext
 from corsac.core.streaming_mixin import EventStreamResponse, StreamingResponseMixin
+from corsac.core.streams.routed_event import Where
 
 IfMatch = Annotated[
     str | None,

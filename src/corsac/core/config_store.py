@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, Unpack
 
 from pydantic import BaseModel
 
-from corsac.core.config_edit import Edit, EditOptions
-from corsac.core.config_layers import Layering, Snapshot, environment_values, validated
-from corsac.core.config_model import (
+from corsac.core.configuration.edit import Edit, EditOptions
+from corsac.core.configuration.layers import Layering, Snapshot, environment_values, validated
+from corsac.core.configuration.model import (
     ConfigModel,
     ServiceConfigModel,
     Values,
@@ -27,8 +27,8 @@ from corsac.core.config_model import (
     restarting,
     without_masks,
 )
-from corsac.core.config_versions import ConfigVersions, MemoryVersions, SqliteVersions, StoredVersion
-from corsac.core.config_views import (
+from corsac.core.configuration.versions import ConfigVersions, MemoryVersions, SqliteVersions, StoredVersion
+from corsac.core.configuration.views import (
     ConfigChange,
     ConfigDiff,
     ConfigVersion,

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from corsac.core.exceptions import CorsacError
-from corsac.core.routed_event import Change, Handler, RoutedEvent, Subscription, Where
 from corsac.core.streams.encoding import to_json
 from corsac.core.streams.event import RESET, TYPE, Event
+from corsac.core.streams.routed_event import Change, Handler, RoutedEvent, Subscription, Where
 
 if TYPE_CHECKING:
     import apsw

@@ -19,7 +19,7 @@ from corsac.core.storage.files import write_atomically
 if TYPE_CHECKING:
     import apsw
 
-    from corsac.core.redaction import SecretRedactor
+    from corsac.core.logs.redaction import SecretRedactor
     from corsac.core.storage.database import Database
 
 PUBLIC = "public"

@@ -14,13 +14,13 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from corsac.core.log_file import LogFile
-from corsac.core.log_levels import ROOT, ServiceLevels, level_name
-from corsac.core.log_line import LineFormat, pretty_line
-from corsac.core.log_sink import QUEUE_LINES, LogOutput, LogSink
-from corsac.core.log_store import LogStore
-from corsac.core.log_stream import LogStream
-from corsac.core.redaction import SecretRedactor
+from corsac.core.logs.file import LogFile
+from corsac.core.logs.levels import ROOT, ServiceLevels, level_name
+from corsac.core.logs.line import LineFormat, pretty_line
+from corsac.core.logs.redaction import SecretRedactor
+from corsac.core.logs.sink import QUEUE_LINES, LogOutput, LogSink
+from corsac.core.logs.store import LogStore
+from corsac.core.logs.stream import LogStream
 
 __all__ = ["LogSink", "Logger", "configure_logging", "get_api_logger", "get_service_logger"]
 

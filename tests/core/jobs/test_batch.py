@@ -16,7 +16,7 @@ from tests.in_process import Running, running
 from corsac.core.base_router import BaseServiceRouter, post
 from corsac.core.bodies import RequestBody
 from corsac.core.call import Call
-from corsac.core.config_model import ServiceConfigModel
+from corsac.core.configuration.model import ServiceConfigModel
 from corsac.core.exceptions import Invalid
 from corsac.core.health_checks import Check
 from corsac.core.jobs.batch import Batch

@@ -16,8 +16,8 @@ from corsac.core.call import Call
 from corsac.core.error_handler import ServiceErrorHandler
 from corsac.core.exceptions import InvalidChoice
 from corsac.core.load.rate_limiter import RateLimiter
-from corsac.core.log_store import LogStore
 from corsac.core.logging_config import LogSink
+from corsac.core.logs.store import LogStore
 from corsac.core.streaming_mixin import EventStreamResponse, StreamingResponseMixin
 from corsac.core.streams.event import Event
 from corsac.core.streams.hub import StreamHub

@@ -18,10 +18,10 @@ from corsac.core.event_handlers import EventAnalytics, EventRouter
 from corsac.core.exceptions import InvalidId
 from corsac.core.identity import ANY
 from corsac.core.load.rate_limiter import RateLimiter
-from corsac.core.routed_event import RoutedEvent, Where
 from corsac.core.streaming_mixin import EventStreamResponse, ResetResponse, StreamingResponseMixin
 from corsac.core.streams.event import MAX_ID, Event, InvalidEventId, event_id
 from corsac.core.streams.hub import StreamHub
+from corsac.core.streams.routed_event import RoutedEvent, Where
 from corsac.core.streams.stream import Stream
 from corsac.core.validation import refused_as
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from corsac.core.log_stream import LogStream
+from corsac.core.logs.stream import LogStream
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 import structlog
 from pydantic import Field
 
-from corsac.core.config_file import ConfigFile, ConfigFileRefused, Rejection
 from corsac.core.config_store import ConfigStore, ServiceConfigModel
+from corsac.core.configuration.file import ConfigFile, ConfigFileRefused, Rejection
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 GOOD = "[services.tts]\nspeed = 2\n[services.rag]\nspeed = 3\n"

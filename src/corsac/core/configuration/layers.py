@@ -10,8 +10,8 @@ from typing import Any, Generic
 
 from pydantic import BaseModel, ValidationError
 
-from corsac.core.config_model import MASK, ConfigModel, ServiceConfigModel, Values, holds_mask, masked, plain
-from corsac.core.config_views import Origin
+from corsac.core.configuration.model import MASK, ConfigModel, ServiceConfigModel, Values, holds_mask, masked, plain
+from corsac.core.configuration.views import Origin
 from corsac.core.exceptions import FieldError, Invalid, StartRefused
 from corsac.core.validation import translate_validation_errors
 

@@ -15,9 +15,9 @@ from structlog.contextvars import merge_contextvars
 
 from corsac.core.call import CURRENT_CALL
 from corsac.core.health_checks import Check
-from corsac.core.log_levels import LEVELS, ROOT, ServiceLevels
-from corsac.core.log_line import KEPT_CHARS, LineFormat, rfc3339, snapshot, traceback_of
-from corsac.core.log_store import LogStore
+from corsac.core.logs.levels import LEVELS, ROOT, ServiceLevels
+from corsac.core.logs.line import KEPT_CHARS, LineFormat, rfc3339, snapshot, traceback_of
+from corsac.core.logs.store import LogStore
 
 QUEUE_LINES = 10_000
 BATCH_LINES = 64

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from corsac.core.exceptions import InvalidChoice
-from corsac.core.log_store import LogStore
+from corsac.core.logs.store import LogStore
 
 NOON = datetime(2026, 5, 12, 12, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry, Counter
 
-from corsac.core.log_levels import LEVELS, level_number
+from corsac.core.logs.levels import LEVELS, level_number
 
 
 @dataclass(frozen=True, slots=True)

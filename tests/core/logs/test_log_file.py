@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from corsac.core.log_file import LogFile
+from corsac.core.logs.file import LogFile
 
 NOON = 1_778_587_200.0
 DAY_S = 86_400.0

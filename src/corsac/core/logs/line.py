@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from corsac.core.log_levels import ROOT
-from corsac.core.redaction import SecretRedactor
+from corsac.core.logs.levels import ROOT
+from corsac.core.logs.redaction import SecretRedactor
 
 MAX_TEXT_CHARS = 16_384
 MAX_LINE_BYTES = 65_536

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Required, TypedDict
 
-from corsac.core.config_views import Source
+from corsac.core.configuration.views import Source
 
 
 class EditOptions(TypedDict, total=False):

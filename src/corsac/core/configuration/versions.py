@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corsac.core.config_views import ConfigVersion
+from corsac.core.configuration.views import ConfigVersion
 from corsac.core.exceptions import ConfigVersionConflict
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from urllib.parse import quote, quote_plus
 import orjson
 import pytest
 
-from corsac.core.redaction import SecretRedactor, base64_cores
+from corsac.core.logs.redaction import SecretRedactor, base64_cores
 
 SECRET = 'canary/7f3a "9+c2'
 

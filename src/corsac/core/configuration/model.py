@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, SecretStr
 from pydantic_core import to_jsonable_python
 
-from corsac.core.config_views import FieldChange
+from corsac.core.configuration.views import FieldChange
 
 MASK = "***"
 Values = Mapping[str, Any]
